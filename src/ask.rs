@@ -1,7 +1,7 @@
-//! Asking a running server: what `emberline query` and `emberline export` have in common.
+//! Querying a running server: what `emberline query` and `emberline export` have in common.
 //!
-//! Guarantees: what the server refuses is told in its own words; an answer is bounded, and read as the types that the server
-//! writes.
+//! Guarantees: the server's refusals are passed on verbatim; a response is bounded, and parsed as the types that the
+//! server writes.
 
 pub(crate) mod export;
 pub(crate) mod query;
@@ -20,7 +20,7 @@ use crate::{
     client::{self, Server, Target},
 };
 
-/// The longest answer.
+/// The longest response.
 const MAX_ANSWER_BYTES: usize = 1 << 30;
 
 impl Target {
@@ -34,7 +34,7 @@ impl Target {
             .range(&selection.range)
     }
 
-    /// Asks; the body of an answer that is not a refusal.
+    /// Sends the query; returns the body of a response that is not a refusal.
     pub(crate) fn ask(self, server: &ServerArgs) -> Result<Vec<u8>> {
         let limit = Duration::from_secs(server.timeout_seconds);
         let advice = ": raise --timeout-seconds or use a shorter range";
@@ -42,13 +42,13 @@ impl Target {
         client::run(async { Ok(server.get(self, MAX_ANSWER_BYTES).await?.to_vec()) })
     }
 
-    /// Asks for JSON of a known shape.
+    /// Queries JSON of a known shape.
     pub(crate) fn ask_json<T: DeserializeOwned>(self, server: &ServerArgs) -> Result<T> {
         read(&self.ask(server)?)
     }
 }
 
-/// Reads an answer. One that lacks a field is refused by the field's name, never filled in.
+/// Parses a response. One without a required field is refused by the field's name, never filled in.
 pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T> {
     serde_json::from_slice(answer).map_err(|error| match error.classify() {
         Category::Data => {
@@ -60,7 +60,7 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T> {
     })
 }
 
-/// Writes to standard output; the reader of a pipe may have seen enough.
+/// Writes to standard output; the reader of a pipe may have closed it.
 pub(crate) fn print(bytes: &[u8]) -> Result<std::process::ExitCode> {
     match std::io::Write::write_all(&mut std::io::stdout(), bytes) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),

@@ -1,21 +1,21 @@
-//! What each part of the server may hold: every limit of memory, of connections and of what they carry comes from here, where
-//! the configuration sets none.
+//! What each part of the server may hold: the default of every limit on memory, on connections and on what they carry.
 //!
-//! Guarantees: derived from the memory of the process's cgroup and its file descriptors, so that from 512 MiB on all limits of memory reached at
-//! once fit into it with the program itself; printed at the start and in `/api/v1/status`.
+//! Guarantees: derived from the memory of the process's cgroup and its file descriptors, so that from 512 MiB on, all
+//! memory limits reached at once fit into it together with the program itself; shown at start-up and in
+//! `/api/v1/status`.
 //!
-//! Wrong on purpose: where nothing limits the memory, [`USUAL_MEMORY`] is assumed and not what the machine has: others live
-//! there, too.
+//! Wrong on purpose: if nothing limits the memory, [`USUAL_MEMORY`] is assumed instead of the machine's size: other
+//! programs run there, too.
 
 use serde::Serialize;
 
-/// Memory that is assumed where nothing limits it; the unit for systemd gives as much.
+/// Memory assumed if nothing limits it; the systemd unit grants as much.
 const USUAL_MEMORY: u64 = 1 << 30;
-/// What a connection takes, measured with idle ones of HTTP/2, rounded up.
+/// What a connection takes, measured with idle HTTP/2 ones, rounded up.
 const CONNECTION_BYTES: u64 = 48 << 10;
-/// What a request under way takes beside its body, rounded up.
+/// What a request in flight takes apart from its body, rounded up.
 const REQUEST_BYTES: u64 = 64 << 10;
-/// The query engine answers whatever range from as much; what does not fit it sorts on disk.
+/// The query engine can answer any range with this much; larger sorts go to disk.
 const MOST_ENGINE_MB: u64 = 192;
 /// Stacks of a busy mesh for an hour.
 const MOST_DICTIONARY_CACHE: u64 = 64 << 20;
@@ -23,44 +23,44 @@ const MOST_DICTIONARY_CACHE: u64 = 64 << 20;
 const MOST_REQUEST_MB: u64 = 16;
 /// Ports that share the connections.
 const PORTS: usize = 3;
-/// More connections than this are not asked for from one process.
+/// The most connections that one process is assumed to need.
 const MOST_OF_PORT: usize = 4_096;
-/// Fewer than this cannot be served by.
+/// The fewest that can be served with.
 const LEAST_OF_PORT: usize = 8;
 
 /// The limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Budget {
-    /// Memory that limits are derived from, in bytes.
+    /// The memory that limits are derived from, in bytes.
     pub(crate) memory_bytes: u64,
     /// File descriptors of the process.
     pub(crate) descriptors: u64,
-    /// Of these, what the store, the log and outgoing connections need.
+    /// Those reserved for the store, the log and outgoing connections.
     pub(crate) reserved_descriptors: u64,
-    /// Connections of each port.
+    /// Connections per port.
     pub(crate) connections_per_port: usize,
-    /// Places of each port beyond these, for connections that wait and for who asks whether the server lives.
+    /// Additional slots per port, for waiting connections and health checks.
     pub(crate) waiting_per_port: usize,
-    /// Connections of one address on a port.
+    /// Connections of one address per port.
     pub(crate) connections_per_address: usize,
-    /// Bytes of heads of all connections that are not whole, or whose requests are under way.
+    /// Bytes of all heads that are incomplete, or whose requests are in flight.
     pub(crate) head_bytes: u64,
-    /// Requests of all connections under way.
+    /// Requests in flight on all connections.
     pub(crate) requests: usize,
-    /// Bytes of large answers that nobody has taken yet.
+    /// Bytes of large responses not read yet.
     pub(crate) answer_bytes: u64,
-    /// Bytes that answers to heavy questions hold while they are put together.
+    /// Bytes that responses to heavy queries take while they are built.
     pub(crate) answer_memory_bytes: u64,
     /// Memory of the query engine, in MiB.
     pub(crate) engine_mb: u64,
     /// Bytes of the cache of stacks and locations.
     pub(crate) dictionary_cache_bytes: u64,
-    /// Largest request, in MiB. Bodies hold four times as much together, and what is decoded of them eight times.
+    /// Largest request, in MiB. All bodies together take four times as much, and decoded requests eight times.
     pub(crate) request_mb: u64,
 }
 
 impl Budget {
-    /// Limits for a process that may have so much.
+    /// Limits for a process that may use this much.
     pub(crate) fn of(memory: Option<u64>, descriptors: u64) -> Budget {
         let memory = memory.unwrap_or(USUAL_MEMORY);
         let reserved = (descriptors / 4).clamp(64, 1024).min(descriptors / 2);
@@ -86,7 +86,7 @@ impl Budget {
         }
     }
 
-    /// In words, for the log.
+    /// As text, for the log.
     pub(crate) fn in_words(&self) -> String {
         format!(
             "{} connections on each port, derived from {} MiB of memory and {} file descriptors",
@@ -105,7 +105,7 @@ mod tests {
 
     /// The default of `queue_bytes`.
     const QUEUE_BYTES: u64 = 32 << 20;
-    /// The program, its tables of names, an hour that is being sealed, and what the allocators have not given back yet.
+    /// The program, its tables of names, an hour being sealed, and what the allocators have not returned yet.
     const PROGRAM_BYTES: u64 = 80 << 20;
 
     #[test]

@@ -1,5 +1,5 @@
-//! `emberline check` and `emberline config`: is a configuration right, and what does it come to? The same code as the start of
-//! the proxy and of the server.
+//! `emberline check` and `emberline config`: validate a configuration, and show the result. The same code as at the
+//! start of the proxy and of the server.
 
 use std::{path::Path, process::ExitCode};
 
@@ -38,8 +38,8 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<ExitCode> {
     }
 }
 
-/// Sections that only the server's file has are not among a proxy's keys. A file with neither is taken for a proxy's, whose check
-/// says what is missing.
+/// A proxy's file has none of the sections of a server's file. A file with neither kind of key counts as a proxy's,
+/// whose check says what is missing.
 fn is_of_proxy(path: &Path) -> bool {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     !text.lines().any(|line| {

@@ -363,7 +363,7 @@ pub(crate) enum ExportFormat {
 }
 
 impl ExportFormat {
-    /// The API's word.
+    /// Its name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             ExportFormat::Pprof => "pprof",

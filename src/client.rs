@@ -1,7 +1,7 @@
-//! A running server, as the commands ask it.
+//! A running server, as queried by the commands.
 //!
-//! Guarantees: an answer is bounded in bytes and in time; a server that cannot be reached, an address that cannot work
-//! and an answer that is none are told with the option to change; what the server refuses is told in its own words.
+//! Guarantees: a response is bounded in bytes and in time; an unreachable server, an invalid address and an invalid
+//! response are reported with the option to change; the server's refusals are passed on verbatim.
 
 use std::time::Duration;
 
@@ -14,38 +14,38 @@ use serde::Deserialize;
 
 use crate::cli::TlsArgs;
 
-/// A server, as an option of a command names it.
+/// A server, from an option of a command.
 pub(crate) struct Server {
     client: Client,
     address: Address,
-    /// The option that chooses another.
+    /// The option that selects it.
     option: &'static str,
-    /// How long an answer may take.
+    /// How long a response may take.
     limit: Duration,
-    /// What to do when it takes longer.
+    /// What to do if it takes longer.
     advice: &'static str,
 }
 
-/// What a server answered.
+/// A server's response.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-/// Path and parameters of a request, being put together. Guarantee: a value cannot add parameters.
+/// Path and parameters of a request. Guarantee: a value cannot add parameters.
 pub(crate) struct Target {
     path: String,
     parameters: form_urlencoded::Serializer<'static, String>,
 }
 
-/// Why a server did not do what it was asked.
+/// Why a server refused a request.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Refusal {
-    /// By the port of the pages.
+    /// From the port of the pages.
     OfAQuestion(ErrorBody),
-    /// By the port that telemetry is sent to: `google.rpc.Status`, as OTLP over HTTP answers.
+    /// From the port for telemetry: `google.rpc.Status`, as in OTLP over HTTP.
     OfTelemetry { message: String },
 }
 
@@ -63,7 +63,7 @@ impl Target {
         self
     }
 
-    /// Adds a parameter when there is a value.
+    /// Adds a parameter if there is a value.
     pub(crate) fn maybe(self, name: &str, value: Option<&impl ToString>) -> Target {
         match value {
             Some(value) => self.with(name, value),
@@ -81,7 +81,7 @@ impl Target {
 }
 
 impl Server {
-    /// Refuses what is no address, and certificates that cannot be used.
+    /// Refuses invalid addresses and unusable certificates.
     pub(crate) fn new(
         address: &str,
         option: &'static str,
@@ -103,7 +103,7 @@ impl Server {
         })
     }
 
-    /// Sends a request and reads the answer, at most `max_bytes` of it.
+    /// Sends a request and reads at most `max_bytes` of the response.
     pub(crate) async fn send(&self, method: Method, target: Target, body: Bytes, max_bytes: usize) -> Result<Answer> {
         let path = format!("{}{}", self.address.path().trim_end_matches('/'), target.finish());
         let mut request = Request::new(body);
@@ -135,7 +135,7 @@ impl Server {
         }
     }
 
-    /// Asks a question; the body of an answer that is not a refusal.
+    /// Sends a query; returns the body of a response that is not a refusal.
     pub(crate) async fn get(&self, target: Target, max_bytes: usize) -> Result<Bytes> {
         let answer = self.send(Method::GET, target, Bytes::new(), max_bytes).await?;
         match answer.status.is_success() {
@@ -144,7 +144,7 @@ impl Server {
         }
     }
 
-    /// What a refusal says; the two ports of a server put it in different places.
+    /// The message of a refusal; the two ports of a server put it in different places.
     pub(crate) fn refusal(&self, answer: &Answer) -> anyhow::Error {
         match serde_json::from_slice(&answer.body) {
             Ok(Refusal::OfAQuestion(ErrorBody { error })) => anyhow!("{}", error.message),

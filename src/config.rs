@@ -5,15 +5,15 @@
 //! store: {memory_limit_mb: 256}
 //! retention: {retention_hours: 168}
 //! alerts: {webhooks: ["http://hooks.internal/emberline"]}
-//! scrape:                              # in the words of Prometheus
+//! scrape:                              # in Prometheus syntax
 //!   scrape_configs: [{job_name: shop, static_configs: [{targets: ["10.0.0.1:6060"]}]}]
 //! ```
 //!
-//! Guarantees: every setting has one name everywhere ([`keys`]); an unknown key is an error that names the nearest one; every
-//! message says where the value came from (`file:line`, variable or flag), what is wrong and what is allowed; all that is wrong
-//! with values is told at once.
+//! Guarantees: every setting has one name everywhere ([`keys`]); an unknown key is an error that names the nearest one;
+//! every message says where the value came from (`file:line`, variable or flag), what is wrong and what is allowed; all
+//! invalid values are reported at once.
 //!
-//! Wrong on purpose: the file is read at the start only.
+//! Wrong on purpose: the file is read only at start-up.
 
 mod apply;
 mod flags;
@@ -78,13 +78,13 @@ pub(crate) struct Given {
     origin: Origin,
 }
 
-/// A configuration in force.
+/// A configuration in effect.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
     pub(crate) settings: Settings,
-    /// Targets whose profiles are fetched.
+    /// Targets to scrape.
     pub(crate) scrape: Option<ScrapeConfig>,
-    /// By name of the setting; what is not here is the default.
+    /// By name of the setting; settings not listed have their default.
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -94,12 +94,12 @@ impl Loaded {
     }
 }
 
-/// Everything that is wrong with a configuration. A retry helps once it is mended.
+/// All problems of a configuration. Retrying helps once they are fixed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub(crate) struct ConfigError(Vec<String>);
 
-/// Reads a file, if there is one, and what overrides it.
+/// Reads a file, if there is one, and its overrides.
 pub(crate) fn load(file: Option<&Path>, given: &[Given]) -> Result<Loaded, ConfigError> {
     let mut loaded = Loaded {
         settings: Settings::default(),
@@ -129,7 +129,8 @@ pub(crate) fn load(file: Option<&Path>, given: &[Given]) -> Result<Loaded, Confi
     }
 }
 
-/// True for a first-level key of the server's file, and for the one that a file for scraping alone used to begin with.
+/// True for a top-level key of the server's file, and for the one that a file with only scrape settings used to begin
+/// with.
 pub(crate) fn is_section(name: &str) -> bool {
     name == SCRAPE || name == "scrape_configs" || SECTIONS.iter().any(|section| section.name == name)
 }
@@ -189,7 +190,7 @@ fn read_section(path: &Path, section: &Section, entry: &Entry, loaded: &mut Load
     let mut wrong =
         |line: usize, message: String| problems.push(show_problems(path, &[Problem::new(line, message)]).to_string());
     let values = match &entry.value.value {
-        // A section whose keys are all commented out.
+        // A section with all keys commented out.
         Value::Null => return,
         Value::Map(values) => values,
         _ => {

@@ -1,9 +1,9 @@
-//! `emberline demo`: the server and the sample mesh as processes of their own, a second release after a while, and
-//! the verdict when it comes.
+//! `emberline demo`: the server and the sample mesh as processes of their own, a second release after a while, and the
+//! verdict when it arrives.
 //!
-//! Guarantees: nothing here knows the verdict; it is read from the server's API like any client would. No process
-//! outlives this one: each ends when its standard input closes, even after a kill -9 of this one. A server that
-//! dies is started again on the same data.
+//! Guarantees: nothing here knows the verdict; it is read from the server's API, as by any client. No process outlives
+//! this one: each ends when its standard input closes, even after a kill -9 of this one. A server that dies is
+//! restarted on the same data.
 
 mod mesh;
 mod process;
@@ -24,7 +24,7 @@ use process::Directory;
 use report::{Event, Reporter};
 use server::Server;
 
-/// When the second release starts to serve.
+/// When the second release starts serving.
 const CANARY_AFTER: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(args: DemoArgs) -> Result<ExitCode> {
@@ -67,7 +67,7 @@ async fn demo(args: DemoArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that happens until the time is over.
+/// Everything that happens until the time is up.
 async fn story(
     args: &DemoArgs,
     plant: Option<crate::cli::PlantRoute>,
@@ -104,7 +104,7 @@ async fn story(
             }
         }
         if released {
-            // A server that is just being restarted has no answer; the next tick asks again.
+            // A restarting server does not answer; the next tick retries.
             for alert in server.firing_alerts().await.unwrap_or_default() {
                 reporter.verdict(&alert, &server.url(), started.elapsed());
             }

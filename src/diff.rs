@@ -1,5 +1,6 @@
-//! `emberline diff`: two files of any format that is read, compared as a table, JSON or a flame graph. The same readers,
-//! trees and exports as the server's; without requests and windows there is no statement of significance, and none is made.
+//! `emberline diff`: two files in any supported format, compared as a table, JSON or a flame graph. The same readers,
+//! trees and exports as the server's; without requests and windows, significance cannot be determined, and is not
+//! claimed.
 
 use std::{io::Write, path::Path, process::ExitCode};
 
@@ -16,7 +17,7 @@ use serde_json::json;
 
 use crate::cli::{DiffArgs, DiffOutput};
 
-/// Largest file, unpacked.
+/// Largest file, after decompression.
 const LIMIT: usize = 1 << 30;
 
 pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
@@ -67,7 +68,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
         DiffOutput::Html => render::diff_html(&comparison.tree, comparison.divisors, &labels, "")?,
     };
     match std::io::stdout().write_all(&output) {
-        // The reader of a pipe may have seen enough.
+        // The reader of a pipe may have closed it.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         result => result.map(|()| ExitCode::SUCCESS).context("cannot write the output"),
     }
@@ -79,7 +80,7 @@ fn value_name(profile: &Profile) -> String {
     format!("{sample_type}/{unit}")
 }
 
-/// The value of a file that is asked for; what could not be read as it stands is said beside the answer.
+/// The requested value of a file; what was dropped or changed is reported with it.
 fn read(path: &Path, wanted: Option<&str>, reading: &Reading<'_>) -> Result<Profile> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file = formats::read(&bytes, reading).with_context(|| format!("{}", path.display()))?;
@@ -250,7 +251,7 @@ mod tests {
         read(&folder.join(name), None, &reading).unwrap()
     }
 
-    /// The value that is compared, and the total of each side.
+    /// The value compared, and the total of each side.
     fn compared(file: &str) -> (String, [i64; 2]) {
         let values = ["v1", "v2"].map(|version| fixture(&format!("{file}.{version}.pb.gz")));
         assert_eq!(value_name(&values[0]), value_name(&values[1]));

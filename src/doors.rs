@@ -1,17 +1,18 @@
-//! The doors: how connections come to the three ports, how many, for how long, and what happens when there are too many.
+//! The doors: how connections reach the three ports, how many, for how long, and what happens if there are too many.
 //!
-//! Guarantees: nobody holds a place by doing nothing. A head is whole within 10 s and 64 KiB, a body and an answer move, a
-//! connection between two requests is ended after 75 s; when places are scarce all this takes a few seconds, and when they
-//! are taken, whoever keeps the server waiting makes room: first of the address that holds most, and first those that never
-//! finished a request. One address has at most seven eighths of a port's places. What connections hold is bounded for all
-//! together ([`crate::budget`]), and every refusal is counted by reason. `/-/ready` and `/-/healthy` are answered also when
-//! there is no room to be made. At the end, requests under way are finished.
+//! Guarantees: nobody keeps a slot by doing nothing. A head has to be complete within 10 s and 64 KiB, a body and a
+//! response have to make progress, a connection between two requests is closed after 75 s; when slots are scarce all
+//! this shrinks to a few seconds, and when they run out, connections that keep the server waiting are closed to make
+//! room: first those of the address with the most, and among these, those that never finished a request. One address
+//! has at most seven eighths of a port's slots. What connections hold is bounded for all together ([`crate::budget`]),
+//! and every refusal is counted by reason. `/-/ready` and `/-/healthy` are answered even if no room can be made. At
+//! shutdown, requests in flight are completed.
 //!
-//! The limits of HTTP/2: 100 streams and heads of 16 KiB a connection, pings that find who is gone, and the library's own
-//! against streams that are opened to be reset.
+//! HTTP/2's limits: 100 streams and heads of 16 KiB per connection, pings that detect dead peers, and the library's own
+//! against streams that are opened only to be reset.
 //!
-//! Wrong on purpose: a client that is ended for the sake of others sees its connection closed, without a word: there is
-//! no request to answer. Clients behind one proxy are one address.
+//! Wrong on purpose: a client that is closed for the sake of others sees its connection closed without an explanation:
+//! there is no request to answer. Clients behind one proxy are one address.
 
 mod health;
 mod io;
@@ -41,11 +42,11 @@ use crate::budget::Budget;
 pub(crate) use port::Port;
 use seat::{Reason, Told};
 
-/// What the doors' clock counts.
+/// The unit of the doors' clock.
 const TICK: Duration = Duration::from_millis(250);
-/// So many ticks are between two looks at all connections.
+/// Ticks between two sweeps over all connections.
 const SWEEP_TICKS: u64 = 4;
-/// So many between two warnings.
+/// Ticks between two warnings.
 const WARN_TICKS: u64 = 240;
 
 fn ticks(time: Duration) -> u64 {
@@ -57,7 +58,7 @@ fn ticks(time: Duration) -> u64 {
 pub(crate) enum Speaks {
     /// HTTP/1 and HTTP/2.
     Http,
-    /// HTTP/2 alone, as gRPC does.
+    /// HTTP/2 only, as in gRPC.
     Http2,
 }
 
@@ -77,7 +78,7 @@ struct Counts {
     open: Family<PortLabel, Gauge>,
     ended: Family<ReasonLabels, Counter>,
     refused: Family<ReasonLabels, Counter>,
-    /// What a warning is worth.
+    /// Events to warn about.
     floods: AtomicU64,
 }
 
@@ -85,9 +86,9 @@ struct Counts {
 #[derive(Debug)]
 pub(crate) struct Doors {
     budget: Budget,
-    /// Ticks since the start; begins with 1.
+    /// Ticks since the start, from 1.
     clock: Arc<AtomicU64>,
-    /// Bytes of heads: those that are not whole, and those of requests under way.
+    /// Bytes of heads: incomplete ones, and those of requests in flight.
     heads: AtomicU64,
     requests: AtomicUsize,
     counts: Counts,
@@ -121,7 +122,7 @@ impl Doors {
         self.tasks.spawn(port.accept(listener));
     }
 
-    /// Makes the counters part of a registry.
+    /// Adds the counters to a registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("emberline_server");
         r.register("connections", "Open connections, by port", self.counts.open.clone());
@@ -149,7 +150,8 @@ impl Doors {
         })
     }
 
-    /// Stops accepting, lets what is under way end within `patience`, and cuts the rest; false when something was cut.
+    /// Stops accepting, lets requests in flight complete within `patience`, and cuts off the rest; false if anything
+    /// was cut off.
     pub(crate) async fn close(&self, patience: Duration) -> bool {
         self.stop.cancel();
         self.tasks.close();
@@ -159,7 +161,7 @@ impl Doors {
         for port in self.ports.lock().iter() {
             port.tell_all(Told::Leave);
         }
-        // Told, they end as soon as they are polled.
+        // Once told, they end at the next poll.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         false
     }

@@ -1,8 +1,8 @@
 //! `emberline import`: sends recorded profiles to a server, one request per file.
 //!
-//! What it guarantees: a file is counted as imported only when the server has it on disk; a server that is busy is asked
-//! again after the time it names; one file that is refused does not keep the others back, and the command fails in the
-//! end. What it gets wrong on purpose: a file that is imported twice counts twice.
+//! Guarantees: a file counts as imported only when the server has it on disk; a busy server is retried after the time
+//! it asks for; a file that is refused does not hold back the others, but the command fails in the end. Wrong on
+//! purpose: a file that is imported twice counts twice.
 
 use std::{
     io::Write,
@@ -23,13 +23,13 @@ use crate::{
     progress::Progress,
 };
 
-/// Where the server takes files.
+/// The server's endpoint for files.
 const PATH: &str = "/api/ingest";
-/// Longest wait for an answer: the server bounds requests itself.
+/// Longest wait for a response: the server itself limits requests.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Bytes of an answer that are read.
+/// The most bytes read of a response.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// How often a busy server is asked again.
+/// How often a busy server is retried.
 const MAX_RETRIES: u32 = 8;
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -63,14 +63,14 @@ async fn import(args: &ImportArgs) -> Result<Vec<Report>> {
     Ok(reports)
 }
 
-/// What became of a file.
+/// The result for a file.
 struct Report {
     path: PathBuf,
-    /// The server's answer, or why the file was not imported.
+    /// The server's response, or why the file was not imported.
     outcome: Result<Stored<'static>, String>,
 }
 
-/// Where a file goes, and whose it is.
+/// The URL of a file's upload, with its workload.
 fn target(args: &ImportArgs) -> Target {
     let target = Target::new(PATH)
         .with("service", &args.service)
@@ -97,7 +97,7 @@ async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Stored<
             .await?;
         if answer.status == StatusCode::OK {
             return serde_json::from_slice(&answer.body)
-                .context("the answer is not that of an import: are command and server of one version?");
+                .context("not a response to an import: is the server of another version?");
         }
         let Some(pause) = pause_before_retry(&answer) else {
             return Err(server.refusal(&answer));
@@ -110,7 +110,7 @@ async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Stored<
     )
 }
 
-/// How long a server that has no room now wants to be left alone; `None` where asking again does not help.
+/// How long to wait before retrying a server without room; `None` if retrying does not help.
 fn pause_before_retry(answer: &Answer) -> Option<Duration> {
     let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&answer.status);
     let pause = answer.headers.get(header::RETRY_AFTER).filter(|_| is_busy)?;
@@ -118,7 +118,7 @@ fn pause_before_retry(answer: &Answer) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_PAUSE))
 }
 
-/// One thing that was not kept as it was sent: what, how much, why, remedy.
+/// One item that was not stored as sent: what, how much, why, remedy.
 fn told_in_words(word: &str, told: &Told<'_>) -> String {
     let mut words = format!("{word}: {} {}", told.count, told.unit);
     for (between, part) in [(" of ", &told.what), (": ", &told.why), ("; ", &told.remedy)] {
@@ -263,7 +263,7 @@ mod tests {
         let line = |url| arguments(&[&path, "--service", "a", "--version", "b", "--url", url]);
         let error = import(&line("ftp://example.org")).await.map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("`ftp://example.org`"), "{error}");
-        // Bound and closed again: nobody listens there.
+        // Bound and closed again: nothing is listening there.
         let free = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()

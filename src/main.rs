@@ -1,4 +1,4 @@
-//! The `emberline` command: arguments and wiring. What a test would want to reach lives in the other crates.
+//! The `emberline` command: arguments and wiring. Anything worth testing is in the other crates.
 
 mod ask;
 mod budget;
@@ -18,8 +18,8 @@ mod telemetry;
 
 use clap::Parser;
 
-/// Bursts of large requests leave glibc's heaps full of holes, about 300 MB of them; this allocator gives them back. How
-/// soon is set in `.cargo/config.toml`. DuckDB's library uses it too.
+/// Bursts of large requests leave glibc's heaps fragmented, by about 300 MB; this allocator returns memory. How soon is
+/// set in `.cargo/config.toml`. DuckDB's library uses it, too.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -29,7 +29,7 @@ fn main() -> std::process::ExitCode {
         cli.command,
         cli::Command::Serve(_) | cli::Command::Demo(_) | cli::Command::Store(_)
     ) {
-        // What is kept is for this user alone, whichever library writes it; no other thread runs yet.
+        // Stored files are for this user only, whichever library writes them; no other thread is running yet.
         rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     }
     let result = match cli.command {

@@ -1,18 +1,18 @@
-//! Watches how much memory the process holds, for [`Pressure`].
+//! Monitors how much memory the process holds, for [`Pressure`].
 
 use std::{fs, thread, time::Duration};
 
 use emberline_storage::Pressure;
 
-/// From this share of the limit on nothing large may begin, in percent: what was begun just before may hold as much again as a large
-/// request and a large answer together.
+/// Above this share of the limit, in percent, nothing large may begin: what began just before may take as much again as
+/// a large request and a large response together.
 const HIGH_PERCENT: u64 = 55;
-/// From this share down it may again.
+/// Below this share it may again.
 const LOW_PERCENT: u64 = 50;
-/// How often it is looked at; half a second is too long: a request takes tens of megabytes in that time.
+/// How often to check; half a second would be too long: a request takes tens of megabytes in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Begins to watch, on a thread of its own, for as long as the process lives.
+/// Starts monitoring, on a thread of its own, for the life of the process.
 pub(crate) fn watch(pressure: Pressure, limit_bytes: u64) -> std::io::Result<()> {
     thread::Builder::new()
         .name("emberline-memory".to_owned())
@@ -32,7 +32,7 @@ pub(crate) fn watch(pressure: Pressure, limit_bytes: u64) -> std::io::Result<()>
     Ok(())
 }
 
-/// What it holds of its own: what it maps from files the system takes back when memory is short (proc(5), `status`, `RssAnon`).
+/// Anonymous memory only: pages mapped from files are reclaimed when memory is short (proc(5), `status`, `RssAnon`).
 fn held_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

@@ -1,7 +1,7 @@
 //! `emberline serve`: ingest, storage, verdicts and pages in one process.
 //!
-//! Order matters at both ends: all ports are bound before the store is opened, so that a wrong setting is said at
-//! once; at the end ingest stops first, then the tasks, then the store is closed with everything acknowledged in it.
+//! Order matters at both ends: all ports are bound before the store is opened, so that an invalid setting is reported
+//! at once; at the end ingest stops first, then the tasks, then the store is closed with everything acknowledged in it.
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
 
 /// How long open connections may take to finish at the end.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Connections that the kernel keeps while none is accepted.
+/// Connections that the kernel queues while none is accepted.
 const BACKLOG: u32 = 4096;
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
@@ -33,7 +33,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
         .enable_all()
         .build()?;
     let result = runtime.block_on(serve(args));
-    // A question may still be running on a blocking thread; nobody waits for its answer any more.
+    // A query may still be running on a blocking thread; nobody waits for its response any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result.map(|()| ExitCode::SUCCESS)
 }
@@ -44,7 +44,7 @@ fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        // A restart does not wait for connections of the last run to be forgotten.
+        // A restart does not wait for connections of the previous run to expire.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -85,7 +85,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = config::store_options(settings, &budget);
-    // Opening may replay a journal, which takes a while and must not hold up the runtime.
+    // Opening may replay a journal, which takes time and must not block the runtime.
     let store = {
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || Store::open(options, clock)).await??
@@ -116,7 +116,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     };
     let tasks = collector.spawn_tasks();
 
-    // Browsers do not speak HTTP/2 without TLS, so no page reaches the port of gRPC.
+    // Browsers do not speak HTTP/2 without TLS, so no page can reach the gRPC port.
     let grpc = collector.grpc_router().prepare().into_axum_router();
     doors.open("otlp_grpc", grpc_listener, Speaks::Http2, grpc);
     let http = protect(collector.http_router(), hosts);
@@ -136,7 +136,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         tracing::warn!("closed connections that did not finish within {DRAIN:?}");
     }
     tasks.shutdown().await;
-    // Writing the last of it to disk blocks.
+    // Writing the last data to disk blocks.
     tokio::task::spawn_blocking(move || store.close()).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! `emberline store stats|verify|repair|delete|symbols`: a store's files, looked at and put right from outside the server.
+//! `emberline store stats|verify|repair|delete|symbols`: inspects and repairs a store's files from outside the server.
 //!
-//! Guarantees: `stats` and `verify` change nothing; `verify` ends with 1 when anything is damaged; `delete` does nothing
-//! before somebody said yes. What they find and do is [`emberline_storage::inspect`]'s; here it is told.
+//! Guarantees: `stats` and `verify` change nothing; `verify` exits with 1 if anything is damaged; `delete` does nothing
+//! without confirmation. The work is done in [`emberline_storage::inspect`]; this only reports it.
 
 mod symbols;
 
@@ -32,7 +32,7 @@ use crate::{
     progress::Progress,
 };
 
-/// The longest answer of a running server.
+/// The longest response of a running server.
 const MAX_STATUS_BYTES: usize = 1 << 20;
 
 pub(crate) fn run(args: &StoreArgs) -> Result<ExitCode> {
@@ -118,7 +118,7 @@ fn contents_table(args: &StoreArgs, contents: &StoreContents) -> String {
 /// A process that has the store open.
 struct Running {
     pid: u32,
-    /// Its own counters, or why they are not known.
+    /// Its own counters, or why they are unavailable.
     status: Result<Value, String>,
 }
 
@@ -163,7 +163,7 @@ impl Running {
     }
 }
 
-/// What is read of `/api/v1/status`; counters are shown by the names that they come with.
+/// The part of `/api/v1/status` that is used; counters keep their names.
 #[derive(Deserialize)]
 struct Status {
     pid: u32,
@@ -282,7 +282,7 @@ fn delete(args: &StoreArgs, what: &StoreDeleteArgs) -> Result<ExitCode> {
     })
 }
 
-/// Asks on the terminal; where there is none nobody can have meant it.
+/// Asks for confirmation on the terminal; fails without one.
 fn is_meant(args: &StoreArgs, what: &StoreDeleteArgs) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("deleting a service cannot be undone: pass --yes when not interactive");

@@ -1,4 +1,4 @@
-//! The server's own logs and traces: `tracing` to standard error, and spans as OTLP when an endpoint is given.
+//! The server's own logs and traces: `tracing` to standard error, and spans as OTLP if an endpoint is given.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 /// Ships the last spans when dropped.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
 
-/// Longest call that sends spans.
+/// Longest call that exports spans.
 const TRACES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection for gRPC that is opened when it is used; with TLS, the system's roots decide.
+/// A lazily opened gRPC connection; with TLS, the system's roots are used.
 fn channel(endpoint: &str) -> Result<Channel> {
     let address = Address::parse(endpoint)?;
     let connector = Connector::new(&Tls::default(), Speaks::Http2)?;

@@ -1,8 +1,8 @@
-//! Where an alert stands: a state machine over judged windows.
+//! The state of an alert: a state machine over judged windows.
 //!
 //! Guarantees: pure; the state after some windows depends on those windows alone, so a restart that replays them ends
-//! in the same state. A verdict is never taken back by the evidence ([`crate::latency`]); this machine is what does: a
-//! slowdown that goes away while suspected is never fired, and one that ends is resolved.
+//! in the same state. The evidence never takes back a verdict ([`crate::latency`]); this machine does: a slowdown that
+//! disappears while suspected never fires, and one that ends is resolved.
 //!
 //! ```text
 //! inactive <-> pending -verdict-> suspected -still there-> firing <-> recovering -> resolved -again-> suspected
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Wrong on purpose: a window counts as exceeding or quiet by a plain majority against the threshold, without
-//! significance, so a single one means little; only runs of them move the machine.
+//! significance, so a single one means little; only runs of windows change the state.
 
 use emberline_model::alert::AlertStatus;
 
@@ -56,7 +56,7 @@ pub struct Observation {
     pub warming: bool,
 }
 
-/// Names of the states.
+/// Phases of an alert.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AlertPhase {
     /// Nothing to see.
@@ -113,7 +113,7 @@ impl AlertState {
     /// The state after one more window.
     pub fn step(mut self, seen: Observation, config: &AlertConfig) -> AlertState {
         if seen.warming && !matches!(self.phase, AlertPhase::Inactive | AlertPhase::Pending) {
-            // New instances of a release that is judged already are not silent, and say nothing yet.
+            // New instances of a release that has already been judged are not silence, but are no evidence yet.
             return self;
         }
         match (seen.exceeding, seen.warming) {
@@ -135,7 +135,7 @@ impl AlertState {
             self.changed_at = Some(seen.window);
             self.confirmed = 0;
             if next == AlertPhase::Resolved {
-                // What comes again has to be seen again.
+                // What recurs has to be seen again.
                 self.exceeding_run = 0;
             }
             self.has_fired |= next == AlertPhase::Firing;
@@ -146,7 +146,8 @@ impl AlertState {
     fn next_phase(&self, seen: Observation, config: &AlertConfig) -> AlertPhase {
         use AlertPhase::{Firing, Inactive, Pending, Recovering, Resolved, Suspected};
         let gone = self.silent_run >= config.gone_windows;
-        // What showed without a break since the release came, as no evidence, and then as evidence, needs no confirmation.
+        // A regression seen without interruption since the release appeared, first during warm-up and then as evidence,
+        // needs no confirmation.
         let after_verdict = if self.warm_run >= config.confirm_windows {
             Firing
         } else {
@@ -173,7 +174,7 @@ impl AlertState {
     }
 }
 
-/// What each judged window of a verdict showed. Windows that could not be judged are omitted; a caller that knows of
+/// What each judged window of a verdict showed. Windows that could not be judged are omitted; a caller that knows about
 /// them steps them itself with `exceeding: None`.
 pub fn observations(verdict: &LatencyVerdict) -> impl Iterator<Item = Observation> + '_ {
     let slower = verdict.outcome == LatencyOutcome::Slower;
@@ -190,8 +191,8 @@ pub fn observations(verdict: &LatencyVerdict) -> impl Iterator<Item = Observatio
 mod tests {
     use super::*;
 
-    /// One letter per window: `.` quiet, `x` exceeding, `V` exceeding with a verdict from here on, ` ` nothing; `w` exceeding and
-    /// `q` quiet while instances warm up.
+    /// One letter per window: `.` quiet, `x` exceeding, `V` exceeding with a verdict from then on, ` ` nothing; `w`
+    /// exceeding and `q` quiet while instances warm up.
     fn phases(windows: &str) -> Vec<AlertPhase> {
         let (mut state, mut stated) = (AlertState::default(), false);
         let mut phases = Vec::new();
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(phases("qwwwxV"), [Inactive, Pending, Firing]);
         assert_eq!(phases("wwwqxV"), [Pending, Inactive, Pending, Suspected]);
         assert_eq!(phases("wwwx.xV"), [Pending, Inactive, Pending, Suspected]);
-        // New instances say nothing of a release that is judged.
+        // New instances are no evidence about a release that has been judged.
         assert_eq!(phases("xVxxxqqqqqqqqqqqqqqqq"), [Pending, Suspected, Firing]);
         assert_eq!(phases("xVwwwwwwwwww"), [Pending, Suspected]);
     }

@@ -1,27 +1,31 @@
 //! Which function to name when a route costs more.
 //!
-//! The rule: among the application's functions whose total cost surely grew, and by at least half of the largest such
-//! growth, name the deepest without which nothing above it surely grew by more than a quarter of what it grew by, neither
-//! the route nor a function that calls it, at any distance. Thus the handler above the culprit loses to the culprit, whose growth
-//! is seen long before that of the whole route is, and two culprits lose to the function both are called from. The deepest is the
-//! one with the smallest total: a function's total never exceeds that of the callers all its calls come through. Where totals are
-//! equal to the bit (every sample passes both), a caller loses to its callee, then the larger growth of self cost wins.
+//! The rule: among the application's functions whose total cost grew significantly, and by at least half of the largest
+//! such growth, name the deepest one that explains the others: without it, nothing above it grew significantly by more
+//! than a quarter of its own growth, neither the route nor a function that calls it, at any distance. Thus the handler
+//! above the culprit loses to the culprit, whose growth is detected long before that of the whole route, and two
+//! culprits lose to the function that calls both. The deepest is the one with the smallest total: a function's total
+//! never exceeds that of the callers through which all its calls come. If totals are exactly equal (every sample passes
+//! both), a caller loses to its callee, then the larger growth of self cost wins.
 //!
-//! Nobody is named for cost that others lost: where functions outside of it surely shrank by half of what it grew by, requests
-//! were others, or cost moved. A function that has another name now is compared with what it was, and is named if it costs more.
+//! Nobody is named for cost that others lost: if functions outside of it shrank significantly by half of its growth,
+//! the requests were different, or cost moved. A renamed function is compared with its former self, and is named if it
+//! costs more.
 //!
-//! When neither the named function itself nor one that it calls holds half of its growth, the growth is spread over what lies
+//! If neither the named function itself nor one that it calls has half of its growth, the growth is spread over what is
 //! below it, and that is the answer.
 //!
-//! Library code (the language's own, the runtime's, what has no symbol) is named only when no application function
-//! explains enough: `core::num::wrapping_mul` inlined into `price_basket` holds the self time, and `price_basket` is
-//! what somebody changed. Beside an application function stands the library function it calls, where that took the time.
+//! Library code (the language's own, the runtime's, code without symbols) is named only if no application function
+//! explains enough: `core::num::wrapping_mul` inlined into `price_basket` has the self time, but `price_basket` is what
+//! somebody changed. An application function is named together with the library function it calls, if that took the
+//! time.
 //!
-//! "The cost did not grow" is an equivalence and no missing proof: the whole interval of the growth lies below a bound (two
-//! one-sided tests, Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987). Otherwise the answer is that it cannot be told.
+//! "The cost did not grow" is an equivalence and not a lack of proof: the whole interval of the growth is below a bound
+//! (two one-sided tests, Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987). Otherwise the answer is that it cannot be
+//! determined.
 //!
 //! Wrong on purpose: a slowdown without CPU (waiting for a lock, a disk, a callee) has no guilty function here, and the
-//! answer says so. A quarter of a function's growth is of a point estimate.
+//! answer says so. The quarter of a function's growth is based on a point estimate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,19 +39,19 @@ use crate::{
     parts::Part,
 };
 
-/// Share of a growth that a function must hold to explain it.
+/// Share of a growth that a function must have to explain it.
 const HOLDS: f64 = 0.5;
-/// What may have grown besides the named function, as a share of its growth: it then explains 80 % of all.
+/// What may have grown besides the named function, as a share of its growth: it then explains 80 % of the total.
 const BESIDES: f64 = 0.25;
-/// The same for an application function when else only library code explains the growth: it then explains half.
+/// The same for an application function if otherwise only library code explains the growth: it then explains half.
 const BESIDES_MOST: f64 = 1.0;
 /// Share of the growth of a caller that its callee explains.
 const EXPLAINS: f64 = 0.8;
-/// The route's cost did not grow when it surely grew by less than this share.
+/// The route's cost did not grow if it certainly grew by less than this share.
 const NO_GROWTH: f64 = 0.1;
-/// What one function among many does by chance.
+/// p-value that one function among many reaches by chance.
 const CHANCE: f64 = 0.02;
-/// Totals closer than this share are the same total.
+/// Totals closer than this share count as equal.
 const SAME_TOTAL: f64 = 1e-9;
 
 /// The guilty function.
@@ -57,13 +61,13 @@ pub struct Guilty {
     pub function: u64,
     /// Growth of its total cost per request.
     pub delta: f64,
-    /// That growth as a share of the route's, or 1 where the route grew by less.
+    /// That growth as a share of the route's; 1 if the route grew by less.
     pub share: f64,
     /// True when only library code explains the growth.
     pub is_library: bool,
     /// Library function it calls that causes most of that growth, if any.
     pub callee: Option<u64>,
-    /// What it was in the baseline, where it had another name.
+    /// Its identifier in the baseline, if it had another name.
     pub formerly: Option<u64>,
 }
 
@@ -74,9 +78,9 @@ pub enum Finding {
     Function(Guilty),
     /// The cost grew, but no function explains most of it.
     Spread {
-        /// The function that all that grew is below, if there is one.
+        /// The function above everything that grew, if there is one.
         below: Option<Guilty>,
-        /// Candidate over baseline, where all that is below it grew alike.
+        /// Candidate over baseline, if everything below it grew alike.
         factor: Option<f64>,
     },
     /// Functions changed, but the route's cost did not.
@@ -84,19 +88,21 @@ pub enum Finding {
         /// Those recognised as renamed or moved.
         moved: Vec<MovedFunction>,
     },
-    /// Functions surely grew and none can be named: others lost as much, or all that grew is only part of it.
+    /// Functions grew significantly but none can be named: others lost as much, or the growth that each explains is
+    /// only part of it.
     Unexplained,
-    /// The cost surely grew by less than a tenth, and no function surely grew.
+    /// The cost certainly grew by less than a tenth, and no function grew significantly.
     NoGrowth,
-    /// No growth was shown, nor that there was none.
+    /// Neither growth nor its absence was shown.
     Undecided,
     /// Too few samples to judge anything.
     TooFewSamples,
 }
 
 impl Finding {
-    /// True when a slowdown by `latency` per request is time spent waiting: no function surely grew, and the route's cost
-    /// grew by less than half of the slowdown, whose upper end is `most`. All in the unit of the costs.
+    /// True if a slowdown by `latency` per request is time spent waiting: no function grew significantly, and the
+    /// route's cost grew by less than half of the slowdown; `most` is the upper end of that growth. All in the unit of
+    /// the costs.
     pub fn is_waiting(&self, most: f64, latency: f64) -> bool {
         matches!(self, Finding::NoGrowth | Finding::Undecided) && most < HOLDS * latency
     }
@@ -141,11 +147,11 @@ pub fn find_guilty(report: &FunctionReport) -> Finding {
     }
 }
 
-/// A function as it is in the candidate, beside what it was.
+/// A function in the candidate, with its former self.
 #[derive(Debug, Clone, Copy)]
 struct Suspect<'a> {
     row: &'a FunctionChange,
-    /// Total cost, of the function it was before, if that had another name.
+    /// Its total cost, compared with that of its former self if it had another name.
     cost: &'a CostComparison,
     formerly: Option<u64>,
 }
@@ -163,7 +169,7 @@ struct Case<'a> {
     report: &'a FunctionReport,
     moved: &'a [MovedFunction],
     rows: BTreeMap<u64, &'a FunctionChange>,
-    /// All whose total surely grew, and are not only a part of another function that grew to be one.
+    /// All whose total grew significantly, except those split off from another function.
     suspects: Vec<Suspect<'a>>,
 }
 
@@ -182,7 +188,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The deepest function that explains the growth, see the module's head; `besides` is what else may have grown.
+    /// The deepest function that explains the growth, see the module's head; `besides` is how much else may have grown.
     fn named(&self, library: bool, besides: f64) -> Option<Suspect<'a>> {
         let ours = || self.suspects.iter().copied().filter(|s| s.row.is_library == library);
         let largest = ours().map(|s| s.cost.delta).max_by(f64::total_cmp)?;
@@ -196,7 +202,8 @@ impl<'a> Case<'a> {
         None
     }
 
-    /// True when neither the route nor a function above surely grew besides, and others did not lose what it gained.
+    /// True if neither the route nor a function above grew significantly apart from it, and others did not lose what it
+    /// gained.
     fn explains(&self, suspect: Suspect<'_>, besides: f64) -> bool {
         let above = self.above(suspect.row);
         let callers = self.suspects.iter().filter(|s| {
@@ -242,8 +249,9 @@ impl<'a> Case<'a> {
         above
     }
 
-    /// True when other functions lost half of what it gained: those that surely shrank together, or one by itself by more
-    /// than chance. Functions below it do not count, they are part of it, nor those whose cost is known to be another's.
+    /// True if other functions lost half of what it gained: together those that shrank significantly, or a single one
+    /// by more than chance. Functions below it do not count, since they are part of it, nor do those whose cost is
+    /// known to have moved.
     fn is_offset(&self, suspect: Suspect<'_>) -> bool {
         let half = HOLDS * suspect.cost.delta;
         let names = [Some(suspect.row.function), suspect.formerly];
@@ -269,7 +277,7 @@ impl<'a> Case<'a> {
             .map(|row| suspect(row, self.moved))
     }
 
-    /// True when neither its own growth nor that of one it calls is half of its growth.
+    /// True if neither its own growth nor that of a function it calls is half of its growth.
     fn is_spread(&self, suspect: Suspect<'_>) -> bool {
         let half = HOLDS * suspect.cost.delta;
         let own = match suspect.formerly.and_then(|id| self.rows.get(&id)) {
@@ -279,8 +287,9 @@ impl<'a> Case<'a> {
         own < half && !self.callees(suspect.row).any(|callee| callee.cost.delta >= half)
     }
 
-    /// How many times as much all that a function calls costs, where that is shown: callees with half of the growth grew, by
-    /// intervals of their own, and nearly all of the growth is in such as agree with that factor.
+    /// The factor by which everything that a function calls became more expensive, if that is shown: callees with half
+    /// of the growth grew by intervals of their own, and nearly all of the growth is in callees that agree with that
+    /// factor.
     fn factor_below(&self, suspect: Suspect<'_>) -> Option<f64> {
         let factor = suspect.cost.ratio()?;
         let (mut all, mut grown, mut alike) = (0.0, 0.0, 0.0);
@@ -297,8 +306,8 @@ impl<'a> Case<'a> {
         (grown >= HOLDS * all && alike >= EXPLAINS * all).then_some(factor)
     }
 
-    /// The deepest of the application's functions that holds the route's growth, by the estimates: for a growth that the
-    /// route shows, and no function by itself.
+    /// The deepest application function that contains the route's growth, by the estimates: for a growth shown for the
+    /// route, but for no single function.
     fn above_all_growth(&self) -> Option<Suspect<'a>> {
         let growth = self.report.route.delta;
         let rows = self.report.functions.iter().filter(|row| !row.is_library);
@@ -318,8 +327,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The library function that a guilty one of the application calls and that grew by most of what it grew by; when V8's JSON
-    /// parser takes the time, what it parses is the application's. Library functions below that one are not looked for.
+    /// The library function that a guilty application function calls and that grew by most of its growth; if V8's JSON
+    /// parser takes the time, what it parses is the application's. Library functions below that one are not considered.
     fn callee(&self, guilty: Suspect<'_>) -> Option<Suspect<'a>> {
         let explains = |callee: &Suspect<'_>| {
             !guilty.row.is_library
@@ -344,14 +353,14 @@ fn suspect<'a>(row: &'a FunctionChange, moved: &'a [MovedFunction]) -> Suspect<'
     }
 }
 
-/// Where the function with the smallest total is; see the module's head for equal ones.
+/// The index of the function with the smallest total; see the module's head for ties.
 fn deepest(suspects: &[Suspect<'_>]) -> Option<usize> {
     let total = |s: &Suspect<'_>| s.cost.candidate.rate;
     let smallest = suspects.iter().map(total).min_by(f64::total_cmp)?;
     let tied: Vec<usize> = (0..suspects.len())
         .filter(|&at| total(&suspects[at]) <= smallest * (1.0 + SAME_TOTAL))
         .collect();
-    // Callers of other tied functions lie above them. In a recursion each calls another: then all stay.
+    // Callers of other tied functions are above them. In a recursion each calls another: then all stay.
     let is_caller = |at: usize| {
         let function = suspects[at].row.function;
         tied.iter()

@@ -1,23 +1,24 @@
 //! Did a cost per request change? For the whole route and, called by [`crate::functions`], for one function.
 //!
 //! Cost per request is a ratio estimate: sum of cost divided by sum of requests over the windows of a side. Its
-//! variance has two sources, and both are used: the Poisson variance of the number of stack samples, below which no
-//! sampled profile can get, and the *dispersion*, how much more the windows differ from each other than Poisson
-//! counts would (residuals `cost - rate * requests` of the ratio estimator). With few windows the dispersion cannot
-//! be known from one function alone, so it is drawn towards a prior worth [`PRIOR_DEGREES`] degrees of freedom, as
-//! moderated t-tests do (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004; ratio estimator: Cochran, "Sampling
-//! Techniques", 6.3). Thus two windows per side suffice when the effect is huge, and noisy windows still widen it.
+//! variance has two sources, and both are used: the Poisson variance of the number of stack samples, the lower bound
+//! for any sampled profile, and the *dispersion*, how much more the windows differ from each other than Poisson counts
+//! would (residuals `cost - rate * requests` of the ratio estimator). With few windows the dispersion cannot be
+//! estimated from one function alone, so it is shrunk towards a prior worth [`PRIOR_DEGREES`] degrees of freedom, as
+//! moderated t-tests do (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004; ratio estimator: Cochran, "Sampling Techniques",
+//! 6.3). Thus two windows per side suffice when the effect is huge, and noisy windows still widen it.
 //!
-//! A cost counts as changed when it surely changed by more than a stated size ([`crate::least_change`]): with enough samples any
-//! two releases differ, by the mix of their requests and by what else their machines do.
+//! A cost counts as changed if it changed significantly by more than a stated size ([`crate::least_change`]): with
+//! enough samples any two releases differ, by the mix of their requests and by the other load on their machines.
 //!
 //! Guarantees: pure; the variance is never below the Poisson variance; a side without samples counts as one sample,
 //! so "nothing seen" is never infinitely certain; `delta` is exactly candidate minus baseline.
 //!
-//! Wrong on purpose: windows count as independent of each other, and intervals are symmetric, so the lower end for a
-//! rare function can be below the difference that is possible.
+//! Wrong on purpose: windows count as independent, and intervals are symmetric, so the lower end for a rare function
+//! can be below any possible difference.
 //!
-//! One file because the estimate, its variance and the judgement are one computation. Each reads the sums of the one before.
+//! One file because the estimate, its variance and the judgement are one computation. Each uses the sums of the
+//! previous one.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +29,7 @@ use crate::{
     statistics::student_critical,
 };
 
-/// Degrees of freedom of the prior dispersion: four times those of two windows per side, a seventh of those of
-/// thirty.
+/// Degrees of freedom of the prior dispersion: four times those of two windows per side, a seventh of those of thirty.
 pub const PRIOR_DEGREES: f64 = 8.0;
 
 /// When a cost counts as changed.
@@ -45,11 +45,11 @@ pub struct CostConfig {
     pub false_discovery_rate: f64,
     /// p-value at or below which a single cost (the route's) is called changed.
     pub alpha: f64,
-    /// Share of its own cost that a function must surely have changed by.
+    /// The least significant change of a function, as a share of its own cost.
     pub least_change: f64,
     /// The same as a share of the route's cost, for functions that cost next to nothing on one side.
     pub least_change_of_route: f64,
-    /// Share of its own cost that a single cost (the route's) must surely have changed by.
+    /// The least significant change of a single cost (the route's), as a share of it.
     pub least_change_of_single: f64,
 }
 
@@ -69,7 +69,7 @@ impl Default for CostConfig {
 }
 
 impl CostConfig {
-    /// What a function of a route of these costs must surely have changed by.
+    /// The least change of a function in a route with these costs.
     pub(crate) fn least_of_function(&self, route: Sides<f64>, spread: f64) -> LeastChange {
         LeastChange {
             spread,
@@ -78,7 +78,7 @@ impl CostConfig {
         }
     }
 
-    /// What a single cost must surely have changed by.
+    /// The least change of a single cost.
     pub(crate) fn least_of_single(&self) -> LeastChange {
         LeastChange {
             relative: self.least_change_of_single,
@@ -127,9 +127,9 @@ pub struct SideCost {
     pub low: f64,
     /// Upper end of its interval.
     pub high: f64,
-    /// Cost in all.
+    /// Total cost.
     pub cost: f64,
-    /// Samples in all.
+    /// Total samples.
     pub samples: u64,
 }
 
@@ -155,9 +155,9 @@ pub struct CostComparison {
     pub low: f64,
     /// Upper end of its interval.
     pub high: f64,
-    /// That it changed by more than what counts as a change, in either direction; 1 when it cannot be judged.
+    /// p-value of a change by more than the least one, in either direction; 1 if it cannot be judged.
     pub p_value: f64,
-    /// p-value adjusted for the number of costs compared; equal to it for a single one.
+    /// p-value adjusted for the number of costs compared; the same as `p_value` for a single one.
     pub q_value: f64,
     /// Variance as a multiple of the Poisson variance, at least 1.
     pub dispersion: f64,
@@ -226,7 +226,7 @@ pub(crate) struct Exposures {
 
 impl Exposures {
     pub(crate) fn new(windows: &[ExposureWindow]) -> Exposures {
-        // What was spent while nothing was served is part of the cost of what was.
+        // CPU spent while nothing was served is part of the cost of what was.
         let mut windows: Vec<_> = windows.iter().copied().filter(|w| w.exposure >= 0.0).collect();
         windows.sort_by_key(|w| w.start);
         windows.dedup_by_key(|w| w.start);
@@ -239,17 +239,17 @@ impl Exposures {
     }
 }
 
-/// How many standard errors intervals reach: looked for once for each number of degrees of freedom, which thousands of
-/// functions have in common.
+/// How many standard errors intervals extend: computed once per number of degrees of freedom, which thousands of
+/// functions share.
 #[derive(Debug)]
 pub(crate) struct Critical {
     interval: f64,
-    /// By the bits of the degrees.
+    /// By the bits of the degrees of freedom.
     known: BTreeMap<u64, f64>,
 }
 
 impl Critical {
-    /// Of intervals of this coverage.
+    /// For intervals of this coverage.
     pub(crate) fn new(interval: f64) -> Critical {
         Critical {
             interval,
@@ -271,7 +271,7 @@ struct MeasuredSide {
     samples: u64,
     /// Variance of `rate` if samples were independent.
     poisson_variance: f64,
-    /// Variance of `rate` by the differences between windows; 0 with fewer than two windows.
+    /// Variance of `rate` from the differences between windows; 0 with fewer than two windows.
     window_variance: f64,
     window_degrees: f64,
 }
@@ -280,12 +280,12 @@ struct MeasuredSide {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     sides: Sides<MeasuredSide>,
-    /// False when one side has no window.
+    /// False if one side has no window.
     comparable: bool,
 }
 
 impl Measured {
-    /// `cost_per_sample` is what one sample stands for where a side has none.
+    /// `cost_per_sample` is the cost of one sample if a side has none.
     pub(crate) fn new(
         exposures: &Sides<Exposures>,
         costs: Sides<impl Iterator<Item = CostWindow>>,
@@ -298,7 +298,7 @@ impl Measured {
         Measured::of_sums(exposures, &sums, cost_per_sample)
     }
 
-    /// The same from what was spent in each window of `exposures`.
+    /// The same from the sums of each window of `exposures`.
     pub(crate) fn of_sums(
         exposures: &Sides<Exposures>,
         Sides { baseline, candidate }: &Sides<Vec<WindowSum>>,
@@ -337,7 +337,7 @@ impl Measured {
         self.comparable
     }
 
-    /// How much more the windows differ than Poisson counts would, unmoderated, with its degrees of freedom.
+    /// How much more the windows differ than Poisson counts would, before shrinking, with its degrees of freedom.
     pub(crate) fn raw_dispersion(&self) -> (f64, f64) {
         let (b, c) = (&self.sides.baseline, &self.sides.candidate);
         let poisson = b.poisson_variance + c.poisson_variance;
@@ -358,7 +358,7 @@ impl Measured {
         }
     }
 
-    /// Difference of the two sides and its standard error, as shares of their mean; `None` where nothing was seen.
+    /// Difference of the two sides and its standard error, as shares of their mean; `None` if nothing was seen.
     pub(crate) fn relative(&self, prior_dispersion: f64) -> Option<(f64, f64)> {
         let (b, c) = (&self.sides.baseline, &self.sides.candidate);
         let mean = 0.5 * (b.rate + c.rate);
@@ -425,7 +425,7 @@ impl Measured {
     }
 }
 
-/// Strong when the adjusted value passes; weak when the plain one passes 5 %, which many noisy functions do by chance.
+/// Strong if the adjusted value passes; weak if the plain one passes 5 %, which many noisy functions do by chance.
 pub(crate) fn confidence(p_value: f64, q_value: f64, strong: f64) -> Confidence {
     if q_value <= strong {
         Confidence::Strong

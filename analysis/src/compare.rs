@@ -1,14 +1,14 @@
-//! The comparison of two releases, whole: what the Compare page shows and what an alert quotes are this one function.
+//! The complete comparison of two releases: the Compare page and alerts use this one function.
 //!
 //! Guarantees: pure; raw values are exact sums over all stacks, and the function table does not depend on the tree's
-//! display limit; the self values of the table add up to each side's total; what is divided by requests comes from
-//! time that both signals cover, because [`SideData`] holds no other; where nothing can be divided, the sentence says which
+//! display limit; the self values of the table add up to each side's total; what is divided by requests comes from time
+//! that both signals cover, because [`SideData`] contains no other; if nothing can be divided, the sentence says which
 //! signal is missing and what to do.
 //!
-//! Wrong on purpose: a stack the dictionary does not know counts under `[unknown]`.
+//! Wrong on purpose: a stack unknown to the dictionary counts under `[unknown]`.
 //!
-//! One file because it is the order of one computation, from two sides' stacks to the rows of the answer. What is computed on the way
-//! (changes, attribution, folding, sentences) has a file for each.
+//! One file because it is the order of one computation, from two sides' stacks to the rows of the answer. Each of its
+//! steps (changes, attribution, folding, sentences) has a file of its own.
 
 use std::collections::{HashMap, HashSet};
 
@@ -37,7 +37,7 @@ use crate::{
 
 pub use crate::sentence::{format_amount, format_ns};
 
-/// Quantiles shown of latency.
+/// Latency quantiles to show.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
 /// Note for comparisons of gauges.
@@ -95,7 +95,7 @@ pub struct Comparison {
     pub tree: FlameTree,
     /// Distinguishes own code from libraries in `tree`.
     pub program: Program,
-    /// Latency of all requests of the range; `None` when there were none.
+    /// Latency of all requests in the range; `None` if there were none.
     pub latency: Option<LatencyEvidence>,
 }
 
@@ -116,7 +116,7 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
     let program = Program::of(&tree.functions, options.own);
     for (function, info) in series.iter_mut().zip(&tree.functions) {
         function.function = info.id;
-        // A closure is part of the function it stands in, where that one is there to be named.
+        // A closure is part of its enclosing function, if that can be named.
         function.is_library =
             program.is_library(info) || enclosing(&info.name).is_some_and(|name| names.contains(name));
     }
@@ -184,8 +184,8 @@ fn note(side: &SideData, options: CompareOptions<'_>) -> Option<String> {
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
-/// The function a closure of Rust stands in: `f` for `f::{{closure}}::{{closure}}`. Elsewhere closures run where their
-/// function is not: there they are named themselves.
+/// The function that encloses a Rust closure: `f` for `f::{{closure}}::{{closure}}`. In other languages, closures run
+/// outside their function and are named themselves.
 fn enclosing(name: &str) -> Option<&str> {
     let mut outer = name;
     while let Some((head, last)) = outer.rsplit_once("::") {
@@ -198,7 +198,7 @@ fn enclosing(name: &str) -> Option<&str> {
 }
 
 fn exposures(side: &SideData, per: Per) -> Vec<ExposureWindow> {
-    // Of a gauge each piece is worth as much as the whole: their mean is what is compared.
+    // For a gauge, each slice counts as much as the whole: their means are compared.
     let all = side.windows.iter().map(|w| w.windows).sum::<u64>().max(1) as f64 / pieces_of_mean(side) as f64;
     let exposure = |window: &emberline_model::comparison::WindowCost| match per {
         Per::Request => window.requests,
@@ -257,7 +257,7 @@ fn summary(side: &SideData, index: usize, tree: &FlameTree, per: Per) -> SideSum
     }
 }
 
-/// A cost per nothing is shown as 0, never as infinity.
+/// A cost divided by nothing is shown as 0, never as infinity.
 fn divide(value: i64, divisor: f64) -> f64 {
     if divisor > 0.0 { value as f64 / divisor } else { 0.0 }
 }
@@ -327,7 +327,7 @@ fn name_guilty(guilty: &Guilty, tree: &FlameTree) -> Option<GuiltyFunction> {
     })
 }
 
-/// What is inlined everywhere says nothing about what was called.
+/// A function that is inlined everywhere says nothing about what was called.
 fn name_callee(id: u64, tree: &FlameTree) -> Option<String> {
     let name = &tree.functions.iter().find(|f| f.id == id)?.name;
     let path = name.trim_start_matches(['<', '&']);
@@ -358,7 +358,7 @@ fn spread(finding: &Finding, tree: &FlameTree) -> Option<String> {
     };
     Some(match (below, factor) {
         (Some(below), Some(factor)) => format!(
-            "spread over all below `{}`, each about ×{factor:.1}",
+            "spread over everything below `{}`, each about ×{factor:.1}",
             name_of(below.function, tree)
         ),
         (Some(below), None) => format!("spread over what is below `{}`", name_of(below.function, tree)),
@@ -371,15 +371,15 @@ fn cost_shift(finding: &Finding, moved: &[MovedFunction], tree: &FlameTree) -> O
     let pairs: Vec<String> = moved.iter().take(3).map(|pair| describe_move(pair, tree)).collect();
     match (pairs.is_empty(), did_not_grow) {
         (true, true) => {
-            Some("Functions changed and offset each other: the total cost did not surely change.".to_owned())
+            Some("Functions changed and offset each other: the total cost did not change significantly.".to_owned())
         }
         (true, false) => None,
         (false, true) => Some(format!("Cost moved between functions: {}.", pairs.join("; "))),
-        (false, false) => Some(format!("Besides, cost moved between functions: {}.", pairs.join("; "))),
+        (false, false) => Some(format!("Also, cost moved between functions: {}.", pairs.join("; "))),
     }
 }
 
-/// Says of the cost only what is shown.
+/// States only what was shown about the cost.
 fn describe_move(pair: &MovedFunction, tree: &FlameTree) -> String {
     let (from, to) = (name_of(pair.from, tree), name_of(pair.to, tree));
     let percent = |share: f64| format!("{:+.0}", share * 100.0).replace('-', "−");

@@ -1,17 +1,17 @@
 //! Cost that moved instead of growing: a rename, a move to another module, an inlining decision.
 //!
-//! Three rules. (1) A function that is gone and a new one with a caller in common, or of the same cost, are one function
-//! of another name; its costs before and after are compared with each other as those of any function are. (2) A
-//! function that shrank, and callers whose own cost grew by about as much while their total did not, are an inlining; the
-//! other way round, a part that became a function. (3) When what shrank makes up for what grew, self costs being counted,
-//! and the route's cost did not change, the whole difference is a shift and no regression. After FBDetect's cost-shift
-//! filter (SOSP '24), which compares the domain above a subroutine.
+//! Three rules. (1) A function that is gone and a new one with a common caller, or with the same cost, are one renamed
+//! function; its costs before and after are compared like those of any function. (2) A function that shrank, and
+//! callers whose own cost grew by about as much while their total did not, are an inlining; the reverse is a part that
+//! became a function. (3) If, by self cost, what shrank makes up for what grew, and the route's cost did not change,
+//! the whole difference is a shift and not a regression. After FBDetect's cost-shift filter (SOSP '24), which compares
+//! the domain above a subroutine.
 //!
-//! "The same cost" is an equivalence and no missing proof: the whole interval of the difference lies within
+//! "The same cost" is an equivalence and not a lack of proof: the whole interval of the difference is within
 //! [`SAME_COST`] of the cost before. Two one-sided tests: Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987).
 //!
-//! Wrong on purpose: a function split into several new ones is not recognised; and one removed beside a new one that its
-//! caller calls instead is said to be that one, if their costs are not too far apart.
+//! Wrong on purpose: a function split into several new ones is not recognised; and a removed function counts as renamed
+//! to a new one that its caller calls instead, if their costs are not too far apart.
 
 use emberline_model::comparison::{Confidence, FunctionState};
 
@@ -22,16 +22,16 @@ use crate::{
     statistics::benjamini_hochberg,
 };
 
-/// Two costs are the same when they surely differ by less than this share of the earlier one.
+/// Two costs are the same if they certainly differ by less than this share of the earlier one.
 pub const SAME_COST: f64 = 0.1;
-/// A function and its successor that has a caller in common with it differ by this factor at most.
+/// A function and its successor with a common caller differ at most by this factor.
 const SUCCESSOR: f64 = 4.0;
-/// What a caller took over and what it took over from differ by this factor at most.
+/// What a caller took over and what it took over from differ at most by this factor.
 const TAKEN_OVER: f64 = 2.0;
 /// What shrank must make up for at least this share of what grew.
 const MADE_UP: f64 = 0.8;
 
-/// How a function's cost came to be another's.
+/// How a function's cost became another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
     /// It has another name, or is in another module.
@@ -42,29 +42,29 @@ pub enum Move {
     Split,
 }
 
-/// A function whose cost is another's in the candidate.
+/// A function whose cost is another function's in the candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MovedFunction {
     /// Its identifier in the baseline.
     pub from: u64,
-    /// Whose cost it is in the candidate.
+    /// The function that has its cost in the candidate.
     pub to: u64,
-    /// How it came to be that.
+    /// How it moved.
     pub how: Move,
-    /// Both costs compared: total costs of a renamed function, else the own costs of both.
+    /// Both costs compared: total costs of a renamed function, otherwise the self costs of both.
     pub cost: CostComparison,
 }
 
 impl MovedFunction {
-    /// True when it surely costs the same, give or take [`SAME_COST`].
+    /// True if it certainly costs the same, within [`SAME_COST`].
     pub fn costs_the_same(&self) -> bool {
         let most = SAME_COST * self.cost.baseline.rate;
         -most <= self.cost.low && self.cost.high <= most
     }
 }
 
-/// Functions whose cost is another's in the candidate; each is found once. Renamed ones first, the most expensive first.
-/// Among several successors, one with a common caller wins, then the closest cost.
+/// Functions whose cost is another's in the candidate; each is found once. Renamed ones first, the most expensive
+/// first. Among several successors, one with a common caller wins, then the closest cost.
 pub fn find_moved(report: &FunctionReport) -> Vec<MovedFunction> {
     let mut moved = find_renamed(report);
     let mut taken = find_taken_over(report, &moved);
@@ -123,7 +123,7 @@ fn compare_pair(report: &FunctionReport, from: &FunctionChange, to: &FunctionCha
     })
 }
 
-/// One that was renamed itself is the same caller.
+/// A caller that was itself renamed is the same caller.
 fn has_caller_in_common(from: &FunctionChange, to: &FunctionChange, moved: &[MovedFunction]) -> bool {
     let now = |caller: u64| moved.iter().find(|m| m.from == caller).map_or(caller, |m| m.to);
     from.callers.iter().any(|&caller| to.callers.contains(&now(caller)))

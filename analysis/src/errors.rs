@@ -1,27 +1,27 @@
 //! The error verdict: does the candidate release fail more often than the baseline on one route?
 //!
-//! What is tested, exactly: "a request to the candidate fails with no greater chance than one to the baseline". Per block of
-//! windows in which both serve, the failures of both are counted; the factor of a block is the likelihood of these counts if
-//! the candidate failed more often, over their likelihood if both failed with the average of the two chances. Its
-//! expectation is at most 1 whatever the chance is that both fail with, and less where the candidate fails more rarely:
-//! per request the factors are linear in that chance, and their geometric mean is at most their arithmetic one, which is 1
-//! (Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping").
-//! The chance of the baseline is estimated from earlier blocks only. Nothing is approximated: a share of nothing, or of one
-//! failure in a million, needs no large numbers. [`crate::e_process`] makes of it evidence that may be looked at after
-//! each window: P(ever a false "fails more often") <= alpha for each watched route. A failure that hits both releases
+//! The exact hypothesis: "a request to the candidate fails with no greater chance than one to the baseline". Per block
+//! of windows in which both serve, the failures of both are counted; the factor of a block is the likelihood of these
+//! counts if the candidate failed more often, over their likelihood if both failed with the average of the two chances.
+//! Its expectation is at most 1 whatever the common chance is, and less if the candidate fails more rarely: per request
+//! the factors are linear in that chance, and their geometric mean is at most their arithmetic one, which is 1 (Turner,
+//! Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping"). The
+//! chance of the baseline is estimated from earlier blocks only. Nothing is approximated: a share of zero, or of one in
+//! a million, needs no large numbers. [`crate::e_process`] turns it into evidence that may be examined after each
+//! window: P(ever a false "fails more often") <= alpha for each watched route. A failure that hits both releases
 //! cancels.
 //!
-//! When the releases do not serve at the same time, the chance is bounded by what the baseline's last windows showed, their
-//! worst tenth included, and more windows must carry the verdict.
+//! If the releases do not serve at the same time, the chance is bounded by the baseline's last windows, including their
+//! worst tenth, and the verdict needs more windows.
 //!
-//! Guarantees: pure; what is said of a window depends on no later window; one window never carries a verdict; a growth below
-//! the floor is not stated.
+//! Guarantees: pure; the result for a window depends on no later window; one window is never enough for a verdict; an
+//! increase below the floor is not reported.
 //!
-//! Wrong on purpose: requests inside a window count as independent; a disturbance that makes one release fail in two windows
-//! in a row looks like its fault, and the alert's went-away rule must take it back.
+//! Wrong on purpose: requests inside a window count as independent; a disturbance that makes one release fail in two
+//! consecutive windows looks like its fault, and the alert has to be dropped when it disappears.
 //!
-//! One file because the watch is one machine with the few numbers that it states: each step reads and writes the state that the
-//! others do. What is shared with latency stands in `e_process`.
+//! One file because the watch is one state machine with the few numbers that it reports: every step reads and writes
+//! the same state. What it shares with latency is in `e_process`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -38,11 +38,11 @@ use crate::{
 
 /// Share of the baseline's windows whose failures stay below the bound in before/after mode.
 const RESTLESS_WINDOWS: f64 = 0.9;
-/// The smallest chance of a failure that is believed of a baseline: nothing has failed yet is no proof of never.
+/// The smallest plausible failure rate of a baseline: no failures so far do not prove that there never are any.
 const LEAST_CHANCE: f64 = 1e-4;
-/// Without its baseline a candidate is judged for so many seconds, if nothing was stated.
+/// How long a candidate is judged without its baseline, in seconds, if nothing was reported.
 const AFTER_S: i64 = 3_600;
-/// Blocks that are kept to date an increase.
+/// Blocks kept to date an increase.
 const MOST_BLOCKS: usize = 32;
 
 /// Requests of one release on one route in one window.
@@ -50,7 +50,7 @@ const MOST_BLOCKS: usize = 32;
 pub struct ErrorWindow {
     /// Start, seconds since the Unix epoch.
     pub start: i64,
-    /// All of them.
+    /// The total.
     pub requests: u64,
     /// Those that failed.
     pub errors: u64,
@@ -69,9 +69,9 @@ pub struct ErrorConfig {
     pub skip_first_windows: u32,
     /// Blocks of windows required for a verdict.
     pub min_windows: u32,
-    /// The same when the releases are not live together.
+    /// The same if the releases are not live together.
     pub before_after_min_windows: u32,
-    /// Windows of the baseline that serve as reference when the releases are not live together.
+    /// Windows of the baseline that serve as reference if the releases are not live together.
     pub before_after_windows: usize,
     /// A release counts as live for this many windows after its last request.
     pub live_gap_windows: u32,
@@ -155,7 +155,7 @@ pub struct ErrorVerdict {
     pub candidate: Failures,
     /// Windows with requests of the candidate that were judged.
     pub windows_used: u64,
-    /// How the evidence grew: of windows that were not taken from the watch before.
+    /// How the evidence developed: windows not yet taken from the watch.
     pub judged: Vec<JudgedWindow>,
 }
 
@@ -180,7 +180,7 @@ struct JudgedBlock {
     exceeding: bool,
 }
 
-/// Failures in half the bytes, because watches are many: of requests and failures, in this order.
+/// Failures in half the bytes, because there are many watches: requests and failures, in this order.
 #[derive(Debug, Clone, Copy)]
 struct SmallFailures(u32, u32);
 
@@ -198,7 +198,7 @@ impl SmallFailures {
     }
 }
 
-/// A stated increase and what it rests on.
+/// A reported increase and its evidence.
 #[derive(Debug, Clone, Copy)]
 struct Stated {
     at: i64,
@@ -221,13 +221,13 @@ impl Evidence {
     }
 }
 
-/// A watch over the failures of one route of two releases; [`judge_errors`] feeds it a list of windows. What it keeps is bounded,
-/// but for what windows showed, until that is taken ([`ErrorWatch::take_judged`]).
+/// A watch over the failures of one route of two releases; [`judge_errors`] feeds it a list of windows. What it keeps
+/// is bounded, except for the results of windows until they are taken ([`ErrorWatch::take_judged`]).
 #[derive(Debug, Clone)]
 pub struct ErrorWatch {
     config: Arc<ErrorConfig>,
     process: EProcess,
-    /// The newest, as long as the candidate fails in one of them.
+    /// The newest blocks, as long as the candidate fails in one of them.
     blocks: VecDeque<JudgedBlock>,
     open: Option<Block>,
     reference: VecDeque<SmallFailures>,
@@ -275,8 +275,8 @@ impl ErrorWatch {
         }
     }
 
-    /// Adds a window: requests and failures of both releases; starts must increase. Either may be empty, more failures than
-    /// requests count as all of them.
+    /// Adds a window: requests and failures of both releases; starts must increase. Either may be empty; more failures
+    /// than requests count as all of them.
     pub fn push(&mut self, start: i64, baseline: Failures, candidate: Failures) {
         let [baseline, candidate] = [baseline, candidate].map(|side| Failures {
             errors: side.errors.min(side.requests),
@@ -293,7 +293,7 @@ impl ErrorWatch {
         let gap_s = i64::from(self.config.live_gap_windows) * WINDOW_S;
         let live = |last: Option<i64>| last.is_some_and(|last| last > start - gap_s);
         let skipped_s = i64::from(self.config.skip_first_windows) * WINDOW_S;
-        // How a stated increase goes on is followed for as long as it is asked for.
+        // A reported increase is followed for as long as windows are pushed.
         let is_recent = self.stated.is_some() || self.last[0].is_none_or(|last| start - last <= AFTER_S);
         if self.first.is_some_and(|first| start >= first + skipped_s) && live(self.last[1]) && is_recent {
             let mode = if live(self.last[0]) {
@@ -313,23 +313,23 @@ impl ErrorWatch {
         }
     }
 
-    /// The window at which an increase was stated: cheaper to ask than for the whole verdict.
+    /// The window at which an increase was reported: cheaper than the whole verdict.
     pub fn stated_at(&self) -> Option<i64> {
         self.stated.map(|stated| stated.at)
     }
 
-    /// Forgets what was stated and the evidence so far: for an increase that is over.
+    /// Forgets the report and the evidence so far: for an increase that is over.
     pub fn begin_anew(&mut self) {
         self.process = EProcess::new(1);
         (self.blocks, self.open, self.stated) = (VecDeque::new(), None, None);
     }
 
-    /// What windows showed since this was last asked for, in order.
+    /// The results of windows since the last call, in order.
     pub fn take_judged(&mut self) -> Vec<JudgedWindow> {
         std::mem::take(&mut self.judged)
     }
 
-    /// Bytes that the watch takes, as far as it asked for them.
+    /// Bytes allocated by the watch, as far as it knows.
     pub fn bytes(&self) -> usize {
         size_of::<ErrorWatch>()
             + self.process.heap_bytes()
@@ -379,7 +379,7 @@ impl ErrorWatch {
         let config = Arc::clone(&self.config);
         let (null, blocks) = match block.mode {
             ComparisonMode::Concurrent => {
-                // From what came before alone: that is what makes the factor one of a fair bet.
+                // Only from previous blocks: that makes the factor one of a fair bet.
                 let expected = (reference.errors as f64 + 0.5) / (reference.requests as f64 + 1.0);
                 let null = Null::Share {
                     errors: block.baseline.errors,
@@ -438,7 +438,7 @@ impl ErrorWatch {
         }
     }
 
-    /// The share of failures that nine of ten of the baseline's windows stay below.
+    /// The share of failures that nine out of ten of the baseline's windows stay below.
     fn restless_share(&self) -> f64 {
         let mut shares: Vec<f64> = self.reference.iter().map(|of| of.failures().share()).collect();
         shares.sort_by(f64::total_cmp);
@@ -468,9 +468,9 @@ impl ErrorWatch {
         })
     }
 
-    /// The block in which it most likely began, not before `from`: the first of the last ones that show half of the newest
-    /// growth, a pause of two blocks allowed. The process cannot tell: where a few always fail, the beginning of a small growth
-    /// costs it little.
+    /// The block in which it most likely began, not before `from`: the first of the last run of blocks that show half
+    /// of the newest increase, allowing gaps of two blocks. The e-process cannot tell: if some requests always fail, it
+    /// hardly notices when a small increase begins.
     fn began(&self, from: usize) -> usize {
         let last = self.blocks.len().saturating_sub(1);
         let half = self.blocks.back().map_or(0.0, |newest| newest.growth / 2.0);
@@ -488,14 +488,14 @@ impl ErrorWatch {
         began
     }
 
-    /// Failures of both behind some blocks.
+    /// Failures of both in some blocks.
     fn pool<'a>(&self, blocks: impl Iterator<Item = &'a JudgedBlock>) -> Evidence {
         let mut pooled = Evidence::default();
         blocks.for_each(|of| pooled.add(of.baseline.failures(), of.candidate.failures(), of.is_after));
         pooled
     }
 
-    /// What the candidate's failures are compared with: one block without the baseline makes it the reference.
+    /// What the candidate's failures are compared with: the reference, if any block lacks the baseline.
     fn against(&self, evidence: &Evidence) -> Failures {
         if evidence.is_after {
             self.pooled_reference()
@@ -534,7 +534,7 @@ mod tests {
 
     #[test]
     fn the_factor_of_a_block_is_a_fair_bet_whatever_the_chance() {
-        // Every outcome of a block, weighed by its probability.
+        // Every outcome of a block, weighted by its probability.
         let probability = |n: u64, k: u64, p: f64| {
             let choose = (0..k).fold(1.0, |all, i| all * (n - i) as f64 / (i + 1) as f64);
             choose * p.powi(k as i32) * (1.0 - p).powi((n - k) as i32)

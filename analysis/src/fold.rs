@@ -1,14 +1,14 @@
-//! One alert per cause: a caller that is slower because its callee is, is folded into the callee.
+//! One alert per cause: a caller that is slower because of its callee is folded into the callee.
 //!
-//! A callee explains `its mean growth × calls per request of the caller`. A caller whose slower callees explain at least
-//! 80 % of its own growth is folded into the one that explains most, and from there on to that one's root. Means are
-//! used because only means add up along a call.
+//! A callee explains `its mean growth × calls per request of the caller`. A caller whose slower callees explain at
+//! least 80 % of its own growth is folded into the one that explains most, and from there into that one's root. Means
+//! are used because only means add up along a call.
 //!
 //! Guarantees: pure; every unit gets exactly one root, which is folded into nothing; the result does not depend on the
-//! order of the input; cycles of calls end at the unit of the cycle that grew most.
+//! order of the input; call cycles end at the unit in the cycle that grew most.
 //!
-//! Wrong on purpose: calls made in parallel are added up as if made one after the other, which folds too much rather
-//! than too little; the folded alert stays listed below its root.
+//! Wrong on purpose: parallel calls are added up as if they were sequential, which folds too much rather than too
+//! little; the folded alert stays listed below its root.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub struct Call {
     pub caller: u64,
     /// Identifier of the callee.
     pub callee: u64,
-    /// Calls for each request of the caller.
+    /// Calls per request of the caller.
     pub calls_per_request: f64,
 }
 
@@ -85,7 +85,7 @@ pub fn fold_slowdowns(units: &[SlowUnit], calls: &[Call]) -> Vec<Folded> {
         .collect()
 }
 
-/// Follows the folding to its end, or to the unit of its cycle that grew most.
+/// Follows the folding to its end, or to the unit in its cycle that grew most.
 fn root_of(id: u64, shifts: &BTreeMap<u64, f64>, into: impl Fn(u64) -> Option<u64>) -> u64 {
     let mut path = vec![id];
     let mut at = id;

@@ -1,20 +1,21 @@
 //! Which functions changed, per request?
 //!
 //! Each function's self and total cost is compared as [`crate::change`] describes, with a prior dispersion taken from
-//! all functions of the comparison (the median: what bursty traffic does to one it does to the others). The p-values
-//! of functions with enough samples are adjusted by Benjamini–Hochberg, self and total each on its own, so among the
-//! functions called strong at most [`CostConfig::false_discovery_rate`] are false in expectation.
+//! all functions of the comparison (the median: bursty traffic affects all functions alike). The p-values of functions
+//! with enough samples are adjusted by Benjamini–Hochberg, self and total each on its own, so among the functions
+//! called strong at most [`CostConfig::false_discovery_rate`] are false in expectation.
 //!
-//! A change is tested to be larger than a twentieth of the function's cost, and larger than what functions differ by between
-//! these two sides anyhow ([`crate::least_change`]): two releases never serve the same requests on the same machines.
+//! A change is tested for being larger than a twentieth of the function's cost, and larger than the general spread of
+//! functions between these two sides ([`crate::least_change`]): two releases never serve the same requests on the same
+//! machines.
 //!
-//! Confidence: *strong*: adjusted p at or below that rate; *weak*: plain p at or below 5 %; *noise*: neither;
-//! *few*: not judged. State says new, gone, up or down only of a strong change of total cost, else same.
+//! Confidence: *strong*: adjusted p at or below that rate; *weak*: plain p at or below 5 %; *noise*: neither; *few*:
+//! not judged. The state is new, gone, up or down only for a strong change of total cost, otherwise same.
 //!
-//! Guarantees: the contributions of all functions add up to 1 (or are all 0 when the route's cost is the same to the
-//! bit): self costs partition the route's cost. The rows of a table are the same however it is cut later.
+//! Guarantees: the contributions of all functions add up to 1 (or are all 0 if the route's cost is exactly the same):
+//! self costs partition the route's cost. The rows of a table are the same however it is cut later.
 //!
-//! Wrong on purpose: functions of one stack change together, and adjusting does not know it; Benjamini–Hochberg stays
+//! Wrong on purpose: functions on one stack change together, which the adjustment ignores; Benjamini–Hochberg stays
 //! valid under such positive dependence, and is then merely cautious.
 
 use emberline_model::comparison::{Confidence, FunctionState};
@@ -29,11 +30,11 @@ use crate::{
     statistics::benjamini_hochberg,
 };
 
-/// Functions that the spread between two sides is taken from: those with most samples, ...
+/// How many functions the spread between two sides is estimated from: those with most samples, ...
 const SPREAD_OF: usize = 100;
-/// ... and at least so many.
+/// ... and at least this many.
 const SPREAD_OF_LEAST: usize = 20;
-/// Standard errors within which half of a normal distribution lies.
+/// Standard errors that contain half of a normal distribution.
 const HALF_WITHIN: f64 = 0.674_49;
 /// Standard errors of a count that are exceeded in one of ten comparisons.
 const SURELY: f64 = 1.3;
@@ -96,12 +97,12 @@ pub struct FunctionReport {
     pub functions: Vec<FunctionChange>,
     /// Median dispersion of the functions judged: above 1, windows differ by more than sampling noise.
     pub dispersion: f64,
-    /// Cost by window of what changed.
+    /// The cost of changed functions by window.
     pub(crate) parts: Parts,
 }
 
 impl FunctionChange {
-    /// True when its own or its total cost changed, surely or perhaps.
+    /// True if its self or total cost changed, certainly or possibly.
     fn may_have_changed(&self) -> bool {
         let confidences = [self.self_cost.confidence, self.total_cost.confidence];
         confidences
@@ -133,7 +134,7 @@ pub fn compare_functions(
     let per_sample = cost_per_sample(all_rows(functions));
     let measured: Vec<Sides<Measured>> = functions
         .iter()
-        // Not the two releases but the two kinds of cost: self in `baseline`'s place, total in `candidate`'s.
+        // Not the two releases but the two kinds of cost: self in place of `baseline`, total in place of `candidate`.
         .map(|f| Sides {
             baseline: Measured::new(&exposures, rows(f, self_row), per_sample),
             candidate: Measured::new(&exposures, rows(f, total_row), per_sample),
@@ -239,7 +240,7 @@ fn rows(
     }
 }
 
-/// What all functions cost: their self costs are those of the route.
+/// The cost of all functions: their self costs add up to the route's.
 fn all_rows(functions: &[FunctionSeries]) -> Sides<impl Iterator<Item = CostWindow> + '_> {
     let of_side = |side: fn(&FunctionSeries) -> &[FunctionWindow]| functions.iter().flat_map(side).map(self_row);
     Sides {
@@ -266,12 +267,13 @@ fn median_dispersion<'a>(judged: impl Iterator<Item = &'a Measured>) -> f64 {
     all.get(all.len() / 2).copied().unwrap_or(1.0).max(1.0)
 }
 
-/// What functions differ by between the two sides beyond their errors, standard deviation as a share of their cost: other
-/// requests, or machines that were busier. A release that changed a few functions leaves it as it is, and so does one that
-/// made all slower alike. As far as it is shown: 0 unless surely more than half of the functions lie beyond half of their errors.
+/// The spread of functions between the two sides beyond their errors, as a standard deviation relative to their cost:
+/// from different requests, or busier machines. A release that changed a few functions does not affect it, nor does one
+/// that made all of them slower alike. Only as far as it is shown: 0 unless certainly more than half of the functions
+/// are beyond half of their errors.
 ///
-/// An empirical null: Efron, "Large-scale simultaneous hypothesis testing: the choice of a null hypothesis", J. Am. Stat.
-/// Assoc. 99 (2004), here by the median, because only the spread is wanted.
+/// An empirical null: Efron, "Large-scale simultaneous hypothesis testing: the choice of a null hypothesis", J. Am.
+/// Stat. Assoc. 99 (2004), here by the median, because only the spread is needed.
 fn between_sides<'a>(costs: impl Iterator<Item = &'a Measured>, dispersion: f64) -> f64 {
     let mut largest: Vec<&Measured> = costs.collect();
     largest.sort_by_key(|m| std::cmp::Reverse(m.samples()));

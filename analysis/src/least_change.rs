@@ -1,21 +1,21 @@
-//! How much a cost must have changed to count as changed, and the test of that.
+//! How much a cost must have changed to count as changed, and the test for it.
 //!
-//! With enough samples any two releases differ: by the mix of their requests, by what else their machines do. Whether the
-//! difference is none is the wrong question then; whether it is larger than a stated size is the right one.
+//! With enough samples any two releases differ: by their mix of requests, by what else their machines do. The question
+//! is then not whether they differ, but whether by more than a given size.
 //!
-//! Guarantees: pure; the p-value is the same with the sides exchanged, never falls as the size grows, and is that of the
-//! two-sided test where the size is 0.
+//! Guarantees: pure; the p-value is the same when the sides are exchanged, never falls as the size grows, and is that
+//! of the two-sided test if the size is 0.
 
 use crate::statistics::student_two_sided;
 
-/// How much a cost must surely have changed to count as changed: by more than each of the first two.
+/// How much a cost must have changed, significantly, to count as changed: by more than each of the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct LeastChange {
     /// Share of the smaller of the two costs, 0 or more.
     pub(crate) relative: f64,
     /// Cost per request, in the unit of the profile, 0 or more.
     pub(crate) absolute: f64,
-    /// What costs differ by between these two sides anyhow: standard deviation as a share of the cost.
+    /// By how much costs of these two sides differ anyway: standard deviation as a share of the cost.
     pub(crate) spread: f64,
 }
 
@@ -27,12 +27,12 @@ pub(crate) struct Estimate {
 }
 
 impl LeastChange {
-    /// p-value of a change beyond this: the chance of a difference as large as that of these two where the change is just that,
-    /// with so many degrees of freedom. One of the two standard errors must be above 0.
+    /// p-value of a change beyond this size: the probability of a difference at least as large as the observed one if
+    /// the true change is exactly this size. One of the two standard errors must be above 0.
     ///
-    /// The size is part of the test, McCarthy and Smyth, "Testing significance relative to a fold-change threshold is a
-    /// TREAT", Bioinformatics 25 (2009), section 2.2. As the size is a share of a cost that is itself estimated, what
-    /// is tested is `larger - (1 + relative) * smaller`, with the variance of that.
+    /// The size is part of the test: McCarthy and Smyth, "Testing significance relative to a fold-change threshold is a
+    /// TREAT", Bioinformatics 25 (2009), section 2.2. Because a relative size is a share of a cost that is itself
+    /// estimated, what is tested is `larger - (1 + relative) * smaller`, with its variance.
     pub(crate) fn p_value(&self, baseline: Estimate, candidate: Estimate, degrees: f64) -> f64 {
         let (small, large) = match baseline.value <= candidate.value {
             true => (baseline, candidate),
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// Of a normal variable in place of Student's: a difference of 3 standard errors beyond the size, and 1 % of it elsewhere.
+    /// With this many degrees of freedom, Student's distribution is the normal one.
     #[test]
     fn the_size_moves_the_threshold() {
         let absolute = LeastChange {
@@ -80,7 +80,7 @@ mod tests {
         let p = absolute.p_value(of(1.0, 0.3), of(2.7, 0.4), 1e9);
         // (1.7 - 0.5) / 0.5 and (1.7 + 0.5) / 0.5.
         assert!((p - (0.008_197_54 + 5.4e-6)).abs() < 1e-6, "{p}");
-        // 2 - 1.25 * 1 with a standard error of 0.25: 3 of them.
+        // (2 - 1.25 * 1) / 0.25, with the standard error 1.25 * 0.2.
         let p = by(0.25).p_value(of(1.0, 0.2), of(2.0, 0.0), 1e9);
         assert!((p - 0.001_349_9).abs() < 1e-6, "{p}");
     }
@@ -98,7 +98,7 @@ mod tests {
             prop_assert!(by(small + more).p_value(a, b, 20.0) >= p - 1e-12);
             let t = (a.value - b.value) / sa.hypot(sb);
             prop_assert!((by(0.0).p_value(a, b, 20.0) - student_two_sided(t, 20.0)).abs() < 1e-9);
-            // Beyond the size, noise never makes a change surer.
+            // Noise never makes a change beyond the size more significant.
             let wide = LeastChange { spread, ..by(small) };
             let is_beyond = a.value.max(b.value) > (1.0 + small) * a.value.min(b.value);
             prop_assert!(!is_beyond || wide.p_value(a, b, 20.0) >= p - 1e-2, "{p}");

@@ -1,8 +1,8 @@
-//! The mathematics of Emberline: release verdicts and function significance.
+//! Emberline's statistics: release verdicts and the significance of function changes.
 //!
 //! Guarantees: numbers in, evidence out. No I/O, no clock, no randomness: the same windows give the same answer in the
-//! collector, in a page and after a restart. Every mark of change has a stated rate of false ones, and "too few samples
-//! to judge" is an answer. `cargo run --release -p emberline-analysis --example replay` measures it for
+//! collector, in a page and after a restart. Every mark of change has a stated false-positive rate, and "too few
+//! samples to judge" is an answer. `cargo run --release -p emberline-analysis --example replay` measures it for
 //! latency, `--example function_verdicts` for functions.
 
 pub mod alert_state;

@@ -1,9 +1,9 @@
-//! The stacks of a comparison by the functions they pass: what goes to the tree, who calls whom, and what each function cost in
-//! each piece of time.
+//! The stacks of a comparison as paths of functions: input of the tree, who calls whom, and the cost of each function
+//! in each slice of time.
 //!
-//! Guarantees: a function counts once per stack, however often it is on it; sums are whole numbers until a function has all of
-//! its own. What stacks have in common is passed once in each piece of time, and where both sides have one dictionary, added
-//! once: costs go up node by node, and memory is that of the nodes, not of the frames of all stacks.
+//! Guarantees: a function counts once per stack, however often it occurs; sums are integers until a function has its
+//! total. Common parts of stacks are visited once per slice of time, and if both sides share one dictionary, added
+//! once: costs are summed up node by node, and memory is proportional to the nodes, not to the frames of all stacks.
 
 use std::sync::Arc;
 
@@ -19,23 +19,23 @@ use crate::functions::{FunctionSeries, FunctionWindow};
 /// No function.
 const NONE: u32 = u32::MAX;
 
-/// What ends or passes somewhere: value and samples.
+/// What ends at or passes a node: value and samples.
 type Amount = (i64, u64);
 
 fn add(sum: &mut Amount, (value, samples): Amount) {
     *sum = (sum.0.saturating_add(value), sum.1.saturating_add(samples));
 }
 
-/// Which function of the comparison's tree each node of a dictionary's paths is.
+/// The function in the comparison's tree for each node of a dictionary's paths.
 pub(crate) struct Paths<'a> {
     resolved: &'a ResolvedStacks,
-    /// Those with this dictionary; 0 is the baseline, 1 the candidate.
+    /// The sides with this dictionary; 0 is the baseline, 1 the candidate.
     sides: Vec<(usize, &'a SideData)>,
-    /// [`NONE`] where no stack passes.
+    /// [`NONE`] if no stack passes the node.
     functions: Vec<u32>,
-    /// Nodes whose function is on no node above.
+    /// Nodes whose function is on no ancestor.
     outermost: Vec<bool>,
-    /// What stacks count under that the dictionary does not know, or knows no frame of.
+    /// The function for stacks unknown to the dictionary, or without any known frame.
     unknown: Option<u32>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Paths<'a> {
             .into()
     }
 
-    /// Adds the stacks of sides that have one dictionary.
+    /// Adds the stacks of sides that share one dictionary.
     fn add(sides: Vec<(usize, &'a SideData)>, tree: &mut TreeBuilder) -> Paths<'a> {
         let resolved = sides[0].1.resolved.as_ref();
         let paths = resolved.stacks.paths();
@@ -70,7 +70,7 @@ impl<'a> Paths<'a> {
                     }
                 }
             }
-            // In the order in which they lie in memory.
+            // In memory order.
             ends.sort_unstable_by_key(|(node, _)| *node);
             let pieces = pieces_of_mean(side);
             let mean = |value: i64| match pieces {
@@ -107,7 +107,7 @@ impl<'a> Paths<'a> {
             }
             functions[node] = known[function];
         }
-        // All that no stack passes are one.
+        // All nodes without stacks share one index.
         let none = known.iter().filter(|&&f| f != NONE).max().map_or(0, |last| last + 1);
         let of = |function: u32| known[function as usize].min(none);
         let outermost = paths.outermost(&paths.children(), none as usize + 1, of);
@@ -120,9 +120,9 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Adds each pair of a function and one that calls it, as callee and caller, once or more.
+    /// Adds each pair of a function and its caller, as callee and caller, possibly several times.
     pub(crate) fn add_callers(&self, pairs: &mut Vec<(u32, u32)>) {
-        // Nodes of a function that follow one another mostly have one caller.
+        // Successive nodes of a function mostly have the same caller.
         let mut last: Vec<u32> = Vec::new();
         for ((parent, _), &callee) in self.resolved.stacks.paths().below_root().zip(&self.functions[1..]) {
             let caller = self.functions[parent as usize];
@@ -139,7 +139,7 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Adds what each function of the tree cost in each piece of time.
+    /// Adds the cost of each function of the tree in each slice of time.
     pub(crate) fn add_windows(&self, series: &mut [FunctionSeries]) {
         let mut nodes: Vec<Amount> = vec![(0, 0); self.functions.len()];
         let mut costs: Vec<FunctionCost> = vec![FunctionCost::default(); series.len()];
@@ -167,7 +167,7 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Adds up the stacks of a piece of time; `nodes` is empty before and afterwards.
+    /// Adds up the stacks of a slice of time; `nodes` is empty before and afterwards.
     fn add_up(&self, window: &WindowCost, nodes: &mut [Amount], costs: &mut [FunctionCost]) {
         for &(stack, value, samples) in &window.stacks {
             let (node, amount) = (node_of(self.resolved, stack), (value, samples));
@@ -180,7 +180,7 @@ impl<'a> Paths<'a> {
                 add(&mut cost.total, amount);
             }
         }
-        // Children have larger numbers than their parents: one pass from behind adds everything up.
+        // Children have larger numbers than their parents: one backward pass adds everything up.
         for (node, (parent, _)) in (1..nodes.len()).zip(self.resolved.stacks.paths().below_root()).rev() {
             let amount = std::mem::take(&mut nodes[node]);
             if amount == (0, 0) {
@@ -195,19 +195,19 @@ impl<'a> Paths<'a> {
     }
 }
 
-/// What one function cost in a piece of time.
+/// The cost of one function in a slice of time.
 #[derive(Debug, Clone, Copy, Default)]
 struct FunctionCost {
     own: Amount,
     total: Amount,
 }
 
-/// Where a stack ends; the root for one that the dictionary does not know.
+/// The node in which a stack ends; the root for a stack unknown to the dictionary.
 fn node_of(resolved: &ResolvedStacks, stack: u64) -> usize {
     resolved.stacks.node(stack).unwrap_or(PathTree::ROOT) as usize
 }
 
-/// How many pieces of time a side's values are a mean over; 1 where they are added up.
+/// The number of slices that a side's values are averaged over; 1 if they are summed.
 pub(crate) fn pieces_of_mean(side: &SideData) -> i64 {
     match side.is_gauge {
         true => i64::try_from(side.windows.len()).unwrap_or(i64::MAX).max(1),
@@ -259,7 +259,7 @@ mod tests {
     /// By function, side and start: self and total.
     type Costs = BTreeMap<(u64, usize, i64), [Amount; 2]>;
 
-    /// Frame by frame. A stack that is not known, or has no frames, is one unknown function.
+    /// Computed frame by frame. A stack that is unknown, or has no frames, is one unknown function.
     fn frame_by_frame(sides: [&SideData; 2]) -> Costs {
         let mut costs = Costs::new();
         for (index, side) in sides.into_iter().enumerate() {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     proptest! {
-        /// Also of recursive functions, and of stacks that the dictionary lacks.
+        /// Even for recursive functions, and for stacks missing from the dictionary.
         #[test]
         fn costs_that_go_up_by_nodes_are_those_of_each_frame(
             stacks in prop::collection::vec(prop::collection::vec(0u32..6, 0..8), 1..12),

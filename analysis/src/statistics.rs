@@ -1,9 +1,9 @@
 //! The few statistical functions the verdicts need.
 //!
-//! Guarantees: pure, deterministic, no allocation beyond the answer. Special functions come from `statrs`.
-//! Wrong on purpose: above 10,000 observations the ranks of an order-statistic interval come from the normal
-//! approximation, moved outward by two ranks, because the incomplete beta function converges slowly there; the
-//! interval is then wider than needed by less than 0.1 % of the observations.
+//! Guarantees: pure, deterministic, no allocation beyond the result. Special functions come from `statrs`. Wrong on
+//! purpose: above 10,000 observations the ranks of an order-statistic interval come from the normal approximation,
+//! moved outward by two ranks, because the incomplete beta function converges slowly there; the interval is then wider
+//! than needed by less than 0.1 % of the observations.
 
 use statrs::function::{
     beta::{beta_reg, inv_beta_reg},
@@ -53,8 +53,8 @@ pub fn binomial_cdf(k: u64, n: u64, p: f64) -> f64 {
     normal_cdf((k as f64 + 0.5 - mean) / deviation)
 }
 
-/// Rank (1-based) of the order statistic that lies at or above the `q`-quantile with at least `confidence`,
-/// whatever the distribution; `None` when `n` observations are too few for such a bound to exist.
+/// Rank (1-based) of the order statistic that is at or above the `q`-quantile with at least `confidence`, whatever the
+/// distribution; `None` if `n` observations are too few for such a bound to exist.
 ///
 /// Source: the distribution-free interval for a quantile, David and Nagaraja, "Order Statistics", 7.1.
 pub fn upper_rank(n: u64, q: f64, confidence: f64) -> Option<u64> {
@@ -62,7 +62,7 @@ pub fn upper_rank(n: u64, q: f64, confidence: f64) -> Option<u64> {
         let rank = (normal_rank(n, q, normal_quantile(confidence)) + 3.0).ceil();
         return (rank <= n as f64).then_some(rank.max(1.0) as u64);
     }
-    // The smallest rank whose binomial probability of lying below the quantile is small enough.
+    // The smallest rank whose binomial probability of being below the quantile is small enough.
     let (mut low, mut high) = (1, n + 1);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -75,8 +75,8 @@ pub fn upper_rank(n: u64, q: f64, confidence: f64) -> Option<u64> {
     (low <= n).then_some(low)
 }
 
-/// Rank (1-based) of the order statistic that lies at or below the `q`-quantile with at least `confidence`;
-/// `None` when `n` observations are too few for such a bound to exist.
+/// Rank (1-based) of the order statistic that is at or below the `q`-quantile with at least `confidence`; `None` if `n`
+/// observations are too few for such a bound to exist.
 pub fn lower_rank(n: u64, q: f64, confidence: f64) -> Option<u64> {
     if n > EXACT_BINOMIAL_LIMIT {
         let rank = (normal_rank(n, q, -normal_quantile(confidence)) - 2.0).floor();
@@ -94,7 +94,7 @@ pub fn lower_rank(n: u64, q: f64, confidence: f64) -> Option<u64> {
     (low >= 1).then_some(low)
 }
 
-/// P(Binomial(n, q) <= rank - 1): how sure the order statistic of this rank lies at or above the quantile.
+/// P(Binomial(n, q) <= rank - 1): the probability that the order statistic of this rank is at or above the quantile.
 fn binomial_below(rank: u64, n: u64, q: f64) -> f64 {
     // With rank = n the cdf below n is 1 - q^n; `binomial_cdf` covers it because rank - 1 < n.
     binomial_cdf(rank - 1, n, q)
@@ -141,8 +141,8 @@ pub fn ln_choose(n: u64, k: u64) -> f64 {
     ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
 }
 
-/// Benjamini–Hochberg adjusted p-values, in the order given: calling everything with an adjusted value of at
-/// most `x` a change keeps the expected share of false ones among them at `x`.
+/// Benjamini–Hochberg adjusted p-values, in the given order: calling everything with an adjusted value of at most `x` a
+/// change keeps the expected share of false positives among them at `x`.
 ///
 /// Source: Benjamini and Hochberg, J. R. Stat. Soc. B 57 (1995).
 pub fn benjamini_hochberg(p_values: &[f64]) -> Vec<f64> {
@@ -158,8 +158,8 @@ pub fn benjamini_hochberg(p_values: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// Which of many e-values (given as natural logarithms) to accept so that the expected share of false ones is
-/// at most `alpha`, however they depend on each other: the e-BH procedure.
+/// Which of many e-values (given as natural logarithms) to accept so that the expected share of false positives is at
+/// most `alpha`, however they depend on each other: the e-BH procedure.
 ///
 /// Source: Wang and Ramdas, "False discovery rate control with e-values", J. R. Stat. Soc. B 84 (2022).
 pub fn e_benjamini_hochberg(ln_e_values: &[f64], alpha: f64) -> Vec<bool> {
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn e_values_are_accepted_together() {
-        // Two of four: 4 / (2 * 0.05) = 40; alone each would need 80.
+        // Two of four: 4 / (2 * 0.05) = 40; a single one would need 80.
         assert_eq!(
             e_benjamini_hochberg(&[41f64.ln(), 0.0, 45f64.ln(), 0.0], 0.05),
             [true, false, true, false]

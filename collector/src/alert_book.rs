@@ -1,12 +1,13 @@
-//! The alerts that fired, and whom they were told to: a fact that is kept, and not derived from what is stored.
+//! The alerts that fired, and which receivers were notified: facts that are stored, not derived from other data.
 //!
-//! What is judged is a function of the windows that are there; the book is what makes an alert one thing from its beginning
-//! to its end. Guarantees: an alert that fired is open until it is over, and every receiver that was told that it fires is
-//! told that it is over, whatever happened in between: another release, a rollback, a service that was deleted, a restart.
-//! It is on disk before the first receiver hears of it. Bounded: [`MOST_ENTRIES`] alerts; the longest over go first.
+//! Verdicts are a function of the windows in the store; the book makes an alert one thing from its beginning to its
+//! end. Guarantees: an alert that fired stays open until it ends, and every receiver that was notified is notified of
+//! its end, whatever happened in between: another release, a rollback, a deleted service, a restart. It is on disk
+//! before the first receiver is notified. Bounded: [`MOST_ENTRIES`] alerts; those that ended longest ago are dropped
+//! first.
 //!
-//! Wrong on purpose: when the disk takes nothing, alerts are told all the same; after a restart receivers may then hear of
-//! one twice, or not of its end.
+//! Wrong on purpose: if the disk cannot be written, receivers are notified all the same; after a restart they may then
+//! be notified twice, or not of the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,26 +21,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::verdict::AlertKey;
 
-/// Alerts that are remembered.
+/// The most alerts kept.
 const MOST_ENTRIES: usize = 1_000;
-/// An alert that is over is shown for so long, in milliseconds.
+/// How long an alert is shown after its end, in milliseconds.
 const SHOW_OVER_MS: i64 = 3_600_000;
-/// A receiver that could not be told for so long is given up, in milliseconds.
+/// A receiver that was unreachable for this long is given up, in milliseconds.
 const GIVE_UP_MS: i64 = 7 * 86_400_000;
 
-/// What a receiver has been told of an alert.
+/// What a receiver has been notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Told {
     /// Firing: sent, and possibly delivered.
     Perhaps,
-    /// That it fires.
+    /// Firing: delivered.
     Firing,
     /// Resolved.
     Resolved,
 }
 
-/// When and about which beginning of the alert.
+/// When, and about which beginning of the alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Message {
     pub(crate) told: Told,
@@ -51,7 +52,7 @@ pub(crate) struct Message {
 /// An alert that fired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// As it stands; when it is over, as it ended.
+    /// Its latest state; after its end, the state at its end.
     pub(crate) alert: Alert,
     /// By receiver.
     #[serde(default)]
@@ -67,7 +68,7 @@ impl Entry {
         self.alert.resolved_ms.unwrap_or(self.alert.updated_ms)
     }
 
-    /// True when a receiver still has to be told that it is over.
+    /// True if a receiver has yet to be notified of the end.
     fn owes(&self, receivers: &BTreeSet<String>) -> bool {
         self.told
             .iter()
@@ -75,7 +76,7 @@ impl Entry {
     }
 }
 
-/// An alert as it was judged, and since when it stands as it does.
+/// An alert as judged, and since when it has been in this state.
 #[derive(Debug, Clone)]
 pub(crate) struct Judged {
     pub(crate) alert: Alert,
@@ -88,7 +89,7 @@ struct Pages {
     changed: bool,
 }
 
-/// The book; clones are the same one.
+/// The book; clones share it.
 #[derive(Clone)]
 pub(crate) struct AlertBook {
     store: Store,
@@ -97,7 +98,7 @@ pub(crate) struct AlertBook {
 }
 
 impl AlertBook {
-    /// Reads what was remembered. Blocks.
+    /// Loads the stored alerts. Blocks.
     pub(crate) fn open(store: Store, receivers: BTreeSet<String>) -> AlertBook {
         let mut pages = Pages::default();
         for record in store.remembered_alerts() {
@@ -115,7 +116,7 @@ impl AlertBook {
         }
     }
 
-    /// Alerts that fired and are not over.
+    /// Alerts that fired and have not ended.
     pub(crate) fn open_alerts(&self) -> Vec<Alert> {
         let pages = self.pages.lock();
         let open = pages.entries.values().filter(|entry| entry.is_open());
@@ -127,8 +128,8 @@ impl AlertBook {
         self.pages.lock().entries.values().cloned().collect()
     }
 
-    /// Takes what was judged at a moment and answers what stands: alerts keep their beginning and name, and one that fired
-    /// and is not found any more is over, for the reason that `why` gives. While `hold`, nothing ends.
+    /// Merges the latest verdicts and returns the current alerts: alerts keep their beginning and id, and one that
+    /// fired but is no longer found ends, for the reason given by `why`. While `hold` is set, nothing ends.
     pub(crate) fn reconcile(
         &self,
         judged: Vec<Judged>,
@@ -150,7 +151,7 @@ impl AlertBook {
                     alert.source.clone_from(&entry.alert.source);
                     alert.started_ms = entry.alert.started_ms;
                     match alert.state {
-                        // It has fired: what is looked at again is no suspicion.
+                        // It has fired already, so it cannot be merely suspected.
                         AlertStatus::Suspected => alert.state = AlertStatus::Firing,
                         AlertStatus::Resolved if hold => alert = entry.alert.clone(),
                         AlertStatus::Resolved => {
@@ -162,7 +163,7 @@ impl AlertBook {
                     }
                     entry.alert = alert.clone();
                 }
-                // The same windows, read again.
+                // The same windows, judged again.
                 Some(entry) if alert.state == AlertStatus::Resolved || changed_ms <= entry.ended_ms() => {
                     alert = entry.alert.clone();
                 }
@@ -225,7 +226,7 @@ impl AlertBook {
         pages.changed |= pages.entries.len() != before;
     }
 
-    /// Notes what a receiver is told, or was.
+    /// Records that a receiver is being notified, or was.
     pub(crate) fn note(&self, receiver: &str, alerts: &[Alert], told: Told, at_ms: i64) {
         let mut pages = self.pages.lock();
         for alert in alerts {
@@ -237,7 +238,7 @@ impl AlertBook {
                 started_ms: alert.started_ms,
                 at_ms,
             };
-            // What is said again changes nothing, and is not worth a write; nor is what was heard taken back.
+            // A repetition changes nothing and is not worth a write; nor is a past notification taken back.
             let known = entry.told.get(receiver).is_some_and(|before| {
                 before.started_ms == alert.started_ms
                     && (before.told == told || (before.told == Told::Firing && told == Told::Perhaps))
@@ -249,11 +250,11 @@ impl AlertBook {
         }
     }
 
-    /// Puts what changed on disk. A failure is told and made up for at the next call.
+    /// Writes changes to disk. A failure is logged and made up for by the next call.
     pub(crate) async fn save(&self) {
         let book = self.clone();
         let saved = tokio::task::spawn_blocking(move || {
-            // Held while it is written: what is written last is what was changed last.
+            // Held while writing: the last write has the last changes.
             let mut pages = book.pages.lock();
             if !pages.changed {
                 return Ok(());
@@ -338,7 +339,7 @@ mod tests {
         assert_eq!(shown(&book, Vec::new(), 300, false), [(Resolved, 100)]);
         assert_eq!(shown(&book, judged(Firing, 100), 400, false), [(Resolved, 100)]);
         assert!(book.open_alerts().is_empty());
-        // What began after its end is another one.
+        // An alert that begins after its end is a new one.
         assert_eq!(shown(&book, judged(Firing, 350), 500, false), [(Firing, 350)]);
         assert_eq!(book.open_alerts().len(), 1);
     }

@@ -1,4 +1,4 @@
-//! The parts of the collector, put together.
+//! The parts of the collector, assembled.
 
 use std::{collections::HashSet, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -38,7 +38,7 @@ use crate::{
 /// How long the tasks may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often the names that are known are written down.
+/// How often the known names are stored.
 const KEEP_NAMES_EVERY: Duration = Duration::from_secs(30);
 
 /// Settings of a collector. Errors and responses name them.
@@ -134,7 +134,7 @@ pub enum CollectorError {
     ScrapeTls(#[from] InvalidScrapeTls),
 }
 
-/// The store around the folder of debug information.
+/// The store, as the directory of debug information needs it.
 struct StoreAround(Store);
 
 impl Surroundings for StoreAround {
@@ -282,7 +282,7 @@ impl Collector {
         Tasks { stop, handles }
     }
 
-    /// The alerts as they stand; written by the verdict runner.
+    /// The current alerts; written by the verdict runner.
     pub fn alerts(&self) -> AlertsBoard {
         self.runner.board.clone()
     }
@@ -304,10 +304,9 @@ impl Collector {
         Arc::new(move || metrics.losses())
     }
 
-    /// Answers what was taken in since the start, for the status page:
-    /// `{"metrics": {"stored", "duplicate", "bytes"}, "profiles": {...}, "refused_metrics": [{"service", "metric", "shape",
-    /// "reason", "points", "last_ms", "remedy"}], "shares": {"workloads", "names", "refused"}}`, and `"scrape"` when there
-    /// are targets.
+    /// What was ingested since the start, for the status page: `{"metrics": {"stored", "duplicate", "bytes"},
+    /// "profiles": {...}, "refused_metrics": [{"service", "metric", "shape", "reason", "points", "last_ms", "remedy"}],
+    /// "shares": {"workloads", "names", "refused"}}`, and `"scrape"` if there are targets.
     pub fn status_probe(&self) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
         let metrics = self.metrics.clone();
         let board = self.scraper.as_ref().map(|scraper| scraper.board.clone());
@@ -335,12 +334,12 @@ impl Collector {
     }
 }
 
-/// Writes down which names are known, now and then and at the end.
+/// Stores the known names, periodically and at the end.
 async fn keep_names(ingest: Arc<Ingest>, stop: CancellationToken) {
     loop {
         let is_over = tokio::time::timeout(KEEP_NAMES_EVERY, stop.cancelled()).await.is_ok();
         let ingest = Arc::clone(&ingest);
-        // What went wrong was logged; a panic is told by the runtime.
+        // Errors were logged; the runtime reports panics.
         let _ = tokio::task::spawn_blocking(move || ingest.keep_names()).await;
         if is_over {
             return;

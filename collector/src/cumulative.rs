@@ -1,17 +1,17 @@
-//! What is remembered of counters that grow from the start of a process, so that only their growth is stored: stacks of
+//! Previous values of counters that grow from the start of a process, so that only their increase is stored: stacks of
 //! profiles, and buckets of histograms ([`crate::ingest`] `growing`).
 //!
-//! Guarantees: all that is remembered stays under a limit, and what one process has under another; places and rows are
-//! divided among those who send ([`crate::ingest`] `shares`), so that nobody loses a look to another's made-up processes. What
-//! does not fit is left out and counted, and the moment before it stays remembered, so that a later look that fits counts
-//! what was missed.
-//! What is remembered changes only when the growth is on disk. Who is forgotten leaves the time of its last look behind
-//! ([`Senders::forgotten_unix_ns`]).
+//! Guarantees: everything kept stays within a limit, and so does each process; slots and rows are divided among the
+//! senders ([`crate::ingest`] `shares`), so that nobody loses values to another's made-up processes. What does not fit
+//! is dropped and counted, and the values before it are kept, so that a later snapshot that fits counts what was
+//! missed. Values are replaced only once the increase is on disk. A process that is forgotten leaves the time of its
+//! last snapshot ([`Senders::forgotten_unix_ns`]).
 //!
-//! Wrong on purpose: it is kept in memory, so a restart of this server loses what was counted since the last look.
+//! Wrong on purpose: values are kept in memory, so a restart of this server loses what was counted since the last
+//! snapshot.
 //!
-//! One file because the places of processes and the rows that they hold are given and taken back together, under one lock. What is
-//! remembered of a profile or a histogram is the model's (`formats/cumulative`, `otlp/streams`).
+//! One file because the slots of processes and their rows are assigned and taken back together, under one lock. What is
+//! kept of a profile or a histogram is defined in the model (`formats/cumulative`, `otlp/streams`).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,15 +31,15 @@ use crate::ingest::{
     shares::{Holder, Shares},
 };
 
-/// Services whose forgotten processes are told apart; those of further ones count for all.
+/// Services whose forgotten processes are tracked separately; those of further ones count for all.
 const MOST_FORGETFUL: usize = 10_000;
 
-/// What a look at a process saw.
+/// A snapshot of a process's counters.
 pub(crate) trait Base {
     /// Stacks, or buckets.
     fn rows(&self) -> usize;
 
-    /// When it was, nanoseconds since the Unix epoch by the clock of the process.
+    /// When it was taken, nanoseconds since the Unix epoch by the process's clock.
     fn taken_unix_ns(&self) -> u64;
 }
 
@@ -63,7 +63,7 @@ impl Base for Streams {
     }
 }
 
-/// Bounds of what is remembered.
+/// Limits of what is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// Stacks, or buckets, of all processes together.
@@ -74,7 +74,7 @@ pub(crate) struct Bounds {
     pub(crate) senders: usize,
 }
 
-/// Counts the rows that are remembered.
+/// Counts the rows that are kept.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bounds: Bounds,
@@ -84,11 +84,11 @@ pub(crate) struct Budget {
 #[derive(Debug, Default)]
 struct Used {
     all: usize,
-    /// Of each sender that has any.
+    /// For each sender that has any.
     by_sender: BTreeMap<SenderKey, usize>,
 }
 
-/// The last look at a process; gives its share of the budget back when it is forgotten.
+/// The last snapshot of a process; dropping it returns its share of the budget.
 #[derive(Debug)]
 pub(crate) struct Remembered<B: Base = Baseline> {
     baseline: B,
@@ -97,7 +97,7 @@ pub(crate) struct Remembered<B: Base = Baseline> {
 }
 
 impl<B: Base> Remembered<B> {
-    /// What was seen.
+    /// The snapshot.
     pub(crate) fn seen(&self) -> &B {
         &self.baseline
     }
@@ -109,16 +109,16 @@ impl<B: Base> Drop for Remembered<B> {
     }
 }
 
-/// How a look compares with the one before.
+/// How a snapshot compares with the previous one.
 #[derive(Debug, Default)]
 pub(crate) struct Look {
-    /// To be remembered once the profiles are stored; `None` when the look before stays.
+    /// To be kept once the profiles are stored; `None` if the previous one stays.
     pub(crate) next: Option<Remembered>,
-    /// When the look before was.
+    /// When the previous one was taken.
     pub(crate) since_unix_ns: Option<i64>,
-    /// The process is another one.
+    /// The process was restarted.
     pub(crate) restarted: bool,
-    /// Samples that were left out, with the reason.
+    /// Samples dropped, with the reason.
     pub(crate) left_out: Vec<(&'static str, u64)>,
 }
 
@@ -130,7 +130,7 @@ impl Budget {
         })
     }
 
-    /// Rows that are remembered now.
+    /// Rows currently kept.
     pub(crate) fn used(&self) -> usize {
         self.used.lock().all
     }
@@ -140,7 +140,7 @@ impl Budget {
         self.bounds.rows_per_profile
     }
 
-    /// Room for what a look saw; the look comes back when there is none.
+    /// Reserves room for a snapshot, or returns it if there is none.
     fn remember<B: Base>(self: &Arc<Budget>, sender: SenderKey, baseline: B) -> Result<Remembered<B>, B> {
         let rows = baseline.rows();
         let mut used = self.used.lock();
@@ -169,7 +169,8 @@ impl Budget {
         }
     }
 
-    /// Who has to make room for so many rows of a sender: the one with the most, if these fit into the sender's share.
+    /// The sender that has to make room for a sender's rows: the one with the most, if they fit into the sender's
+    /// share.
     fn above_share(&self, sender: SenderKey, rows: usize) -> Option<SenderKey> {
         let used = self.used.lock();
         let of_sender = used.by_sender.get(&sender);
@@ -183,7 +184,7 @@ impl Budget {
     }
 }
 
-/// One look at a process while its file is read: the last look goes in, the new one comes out.
+/// One snapshot of a process while its file is read: takes the previous one, yields the new one.
 #[derive(Clone)]
 pub(crate) struct Looking {
     senders: Arc<Senders>,
@@ -202,7 +203,7 @@ impl Looking {
         }
     }
 
-    /// [`Senders::look`]; says when the look before was, and which samples were left out.
+    /// [`Senders::look`]; returns when the previous snapshot was taken, and which samples were dropped.
     pub(crate) fn look(
         &self,
         profiles: &mut Vec<Profile>,
@@ -216,20 +217,20 @@ impl Looking {
         seen
     }
 
-    /// What is to be remembered now that the growth is on disk, and whether the process is a new one.
+    /// What to keep now that the increase is on disk, and whether the process was restarted.
     pub(crate) fn stored(self) -> (Option<Arc<Remembered>>, bool) {
         let look = std::mem::take(&mut *self.looked.lock());
         (look.next.map(Arc::new).or(self.last), look.restarted)
     }
 }
 
-/// Place of what a sender pushed last; held while its next push is taken in, so that two pushes never use one base.
+/// The last push of a sender; locked during its next push, so that two pushes never use the same base.
 pub(crate) type Slot<B = Baseline> = Arc<tokio::sync::Mutex<Option<Arc<Remembered<B>>>>>;
 
 /// A process and the kind of its counters.
 type Pushed = (Workload, String);
 
-/// What those who push their counters pushed last.
+/// The last pushes of processes that push their counters.
 pub(crate) struct Senders<B: Base = Baseline> {
     pub(crate) budget: Arc<Budget>,
     slots: Mutex<Slots<B>>,
@@ -241,10 +242,10 @@ struct Slots<B: Base> {
     slots: HashMap<Pushed, Slot<B>>,
 }
 
-/// The newest look of all that was forgotten, nanoseconds since the Unix epoch.
+/// The newest snapshot of anything forgotten, nanoseconds since the Unix epoch.
 #[derive(Default)]
 struct Forgotten {
-    /// By service: what one forgets is no reason to doubt what another counts.
+    /// By service: what one forgets is no reason to doubt another's counts.
     by_service: HashMap<u64, u64>,
     others: u64,
 }
@@ -269,8 +270,8 @@ impl<B: Base> Senders<B> {
         })
     }
 
-    /// The place of a process and a kind of counters, if there is one for its sender. A process that has to make room
-    /// begins anew with its next push; one that is in use does not make room.
+    /// The slot of a process and a kind of counters, if its sender can have one. A process that has to make room starts
+    /// again with its next push; one in use does not make room.
     pub(crate) fn slot(&self, sender: SenderKey, workload: &Workload, kind: &str, now_s: i64) -> Option<Slot<B>> {
         let mut slots = self.slots.lock();
         let Slots { shares, slots } = &mut *slots;
@@ -285,7 +286,7 @@ impl<B: Base> Senders<B> {
         admission.admitted.then(place)
     }
 
-    /// Room for what a look saw; who has more than the share makes room for who has less.
+    /// Reserves room for a snapshot; senders above their share make room for senders below.
     pub(crate) fn remember(&self, sender: SenderKey, baseline: B) -> Option<Remembered<B>> {
         let mut baseline = baseline;
         loop {
@@ -301,7 +302,7 @@ impl<B: Base> Senders<B> {
         }
     }
 
-    /// Forgets those whose last look was before an instant.
+    /// Forgets processes whose last snapshot is older.
     pub(crate) fn forget_before(&self, unix_ns: u64) {
         let mut slots = self.slots.lock();
         let Slots { shares, slots } = &mut *slots;
@@ -321,7 +322,7 @@ impl<B: Base> Senders<B> {
     }
 
     fn forget(&self, pushed: &Pushed, slot: Option<Slot<B>>) {
-        // Nobody else has it, so it is not locked.
+        // Nobody else holds it, so it is not locked.
         if let Some(slot) = slot
             && let Ok(last) = slot.try_lock()
             && let Some(last) = last.as_ref()
@@ -330,7 +331,7 @@ impl<B: Base> Senders<B> {
         }
     }
 
-    /// Something of a process of which the last look was then is forgotten.
+    /// Records that something of a process with a snapshot at that time was forgotten.
     pub(crate) fn forgot(&self, workload: &Workload, unix_ns: u64) {
         if unix_ns == 0 {
             return;
@@ -344,7 +345,7 @@ impl<B: Base> Senders<B> {
         *newest = (*newest).max(unix_ns);
     }
 
-    /// The newest look of what was forgotten of a service: what began later and is not known was never seen.
+    /// The newest snapshot forgotten for a service: streams that began later and are unknown were never seen.
     pub(crate) fn forgotten_unix_ns(&self, workload: &Workload) -> u64 {
         let forgotten = self.forgotten.lock();
         let of_service = forgotten.by_service.get(&service_of(workload)).copied();
@@ -353,7 +354,7 @@ impl<B: Base> Senders<B> {
 }
 
 impl Senders {
-    /// Replaces the values of the chosen profiles by what they grew since the last look.
+    /// Replaces the values of the chosen profiles by their increase since the last snapshot.
     pub(crate) fn look(
         &self,
         sender: SenderKey,
@@ -471,7 +472,7 @@ mod tests {
         assert!(slots.slots.contains_key(&(who("known"), String::new())));
         assert_eq!((slots.slots.len(), slots.shares.len()), (4, 4));
         drop(slots);
-        // A place that is in use is not taken away.
+        // A slot in use is not taken away.
         let used: Vec<_> = (0..3)
             .map(|n| place(address(2), &format!("made up {n}")).unwrap())
             .collect();

@@ -1,14 +1,15 @@
-//! Taking batches in: one file per protocol around one core.
+//! Ingesting batches: one file per protocol around a common core.
 //!
-//! Guarantees: an OK answer means that the batch is on disk; a batch whose id arrived before is answered OK and stored
-//! once; a refusal stores nothing of the request; what is left out of an accepted request is told in the answer and
-//! counted by reason. Reading and checking happens on the blocking pool, never on the threads that serve connections.
+//! Guarantees: an OK response means that the batch is on disk; a batch whose id arrived before is answered OK and
+//! stored once; a refusal stores nothing of the request; what is dropped from an accepted request is reported in the
+//! response and counted by reason. Decoding and checking run on the blocking pool, never on the threads that serve
+//! connections.
 //!
-//! Memory is bounded for all requests together ([`memory`]), and what is small on the wire and large in memory is
-//! refused by its weight before it is decoded.
+//! Memory is bounded for all requests together ([`memory`]), and messages that are small on the wire but large in
+//! memory are refused by weight before they are decoded.
 //!
-//! Wrong on purpose: files of other profilers may be packed inside, so what they unfold to is not known before; they are
-//! decoded one at a time, as JSON is.
+//! Wrong on purpose: files of other profilers may be compressed inside, so their expanded size is not known in advance;
+//! they are decoded one at a time, like JSON.
 
 mod body;
 mod cardinality;
@@ -69,10 +70,10 @@ use crate::{
 /// How long a request may wait for its turn before it is refused as retryable.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(2);
 
-/// The reason for points left out because their buckets took too much memory.
+/// The reason for points dropped because their buckets took too much memory.
 const TOO_MANY_BUCKETS: &str = "too_many_buckets";
 
-/// Settings of the way in.
+/// Settings of ingest.
 #[derive(Debug, Clone)]
 pub(crate) struct IngestConfig {
     pub(crate) max_request_bytes: usize,
@@ -81,7 +82,7 @@ pub(crate) struct IngestConfig {
     pub(crate) limits: IngestLimits,
 }
 
-/// The core that all protocols share.
+/// The core shared by all protocols.
 pub(crate) struct Ingest {
     store: Store,
     clock: Arc<dyn Clock>,
@@ -99,15 +100,15 @@ pub(crate) struct Ingest {
 /// A request that is on disk.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// What was not, as far as the sender should know: items left out, and what was kept in another form.
+    /// What was not stored as sent, as far as the sender should know: items dropped, and what was changed.
     pub(crate) outcome: Outcome,
-    /// Windows that were kept.
+    /// Windows stored.
     pub(crate) windows: usize,
     /// Profiles in them.
     pub(crate) profiles: usize,
     /// Samples in those.
     pub(crate) samples: usize,
-    /// Build ids of native code in those.
+    /// Build ids of native code in them.
     pub(crate) builds: BTreeSet<String>,
 }
 
@@ -127,12 +128,12 @@ impl Accepted {
         }
     }
 
-    /// Items left out.
+    /// Items dropped.
     pub(crate) fn rejected(&self) -> i64 {
         i64::try_from(self.outcome.rejected.iter().map(|r| r.count).sum::<u64>()).unwrap_or(i64::MAX)
     }
 
-    /// What the sender should know, in words; empty when everything was taken as it is.
+    /// What the sender should know, as text; empty if everything was stored as sent.
     pub(crate) fn message(&self) -> String {
         left_out::message(&self.outcome.rejected, &self.outcome.changed)
     }
@@ -184,11 +185,11 @@ impl Ingest {
         self.growing.buckets()
     }
 
-    /// Waits for a place among the requests that are taken in at the same time.
+    /// Waits for a turn among the requests processed concurrently.
     pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Rejection> {
         match tokio::time::timeout(WAIT_FOR_TURN, self.turns.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed, so this is the wait that took too long.
+            // The semaphore is never closed, so this was the timeout.
             _ => Err(Rejection::Overloaded {
                 limit: self.config.max_concurrent_requests,
             }),
@@ -200,7 +201,7 @@ impl Ingest {
         self.names.lock().json()
     }
 
-    /// Keeps what lasted of the names, for the next start. Blocks for the disk.
+    /// Stores the names that lasted, for the next start. Blocks on the disk.
     pub(crate) fn keep_names(&self) {
         let (records, sizes) = {
             let mut names = self.names.lock();
@@ -216,7 +217,7 @@ impl Ingest {
         }
     }
 
-    /// The place of a process that pushes its counters; a refusal is counted.
+    /// The slot of a process that pushes its counters; a refusal is counted.
     pub(crate) fn place_of(&self, sender: SenderKey, workload: &Workload, kind: &str) -> Result<Slot, Rejection> {
         let slot = self.cumulative.slot(sender, workload, kind, self.clock.now_unix_s());
         slot.ok_or_else(|| {
@@ -302,8 +303,8 @@ impl Ingest {
         room.shrink_to(memory::held_by(&windows));
         let accepted = Accepted::of(&windows, outcome);
         let is_full = |rejected: &Rejected| rejected.reason == TOO_MANY_WORKLOADS;
-        // Nothing of it is stored, so that it can be sent again. Of a request that is stored in part the rest is
-        // told and not asked for again: the part that was stored would come twice.
+        // Nothing is stored, so it can be retried. If a part is stored, the rest is reported but not to be retried: the
+        // stored part would arrive twice.
         if windows.is_empty() && !accepted.outcome.rejected.is_empty() && accepted.outcome.rejected.iter().all(is_full)
         {
             return Err(Rejection::NoPlace(accepted.message()));
@@ -311,7 +312,7 @@ impl Ingest {
         if is_third_party && windows.is_empty() && accepted.rejected() > 0 {
             return Err(Rejection::NothingKept(accepted.message()));
         }
-        // An empty batch with an id is stored too: its sequence number must not look like a gap.
+        // An empty batch with an id is stored, too: its sequence number must not look like a gap.
         if windows.is_empty() && id.is_none() {
             self.growing.stored(held);
             return Ok((accepted, None));
@@ -325,8 +326,8 @@ impl Ingest {
         Ok((accepted, Some(appended)))
     }
 
-    /// Reads a message in as much memory as its plan says, and where that turns out to be too little, in all that a message may
-    /// have. Answers with the room that it holds, and what may be made of it there.
+    /// Decodes a message in as much memory as its plan says, and if that is too little, in all that a message may have.
+    /// Returns the room it holds, and how much may be built from it.
     async fn decode(&self, payload: Payload, received_unix_ns: i64) -> Result<(Decoded, Room, u64), Rejection> {
         let signal = payload.signal();
         let most_memory = memory_of(self.config.max_request_bytes as u64);
@@ -352,7 +353,7 @@ impl Ingest {
         Ok((decoded, room, most_memory))
     }
 
-    /// Notes that what was accepted came from an address.
+    /// Records that what was accepted came from an address.
     pub(crate) fn came_from(&self, sender: SenderKey, accepted: &Accepted) {
         if let Some(address) = sender.address() {
             let builds = accepted.builds.iter().map(String::as_str);
@@ -360,13 +361,13 @@ impl Ingest {
         }
     }
 
-    /// Puts a batch on disk, and remembers what its growth was told from.
+    /// Puts a batch on disk, and keeps the counters that its increase was computed from.
     async fn append(&self, batch: Batch, held: Held) -> Result<Appended, Rejection> {
         if held.is_empty() {
             return Ok(self.store.append(batch).await?);
         }
         let (store, growing) = (self.store.clone(), Arc::clone(&self.growing));
-        // A sender that leaves in between must not make the two differ.
+        // The two must stay consistent even if the sender leaves in between.
         let storing = tokio::spawn(async move {
             let appended = store.append(batch).await?;
             growing.stored(held);
@@ -382,14 +383,14 @@ impl Ingest {
     }
 }
 
-/// Runs what takes time and does not wait, away from the threads that serve connections.
+/// Runs CPU-bound work away from the threads that serve connections.
 async fn reading<T: Send + 'static>(
     signal: Signal,
     read: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
 ) -> Result<T, Rejection> {
     match tokio::task::spawn_blocking(read).await {
         Ok(read) => read,
-        // A panic while reading is the fault of this program; the sender must not send the same bytes for ever.
+        // A panic while decoding is this program's fault; the sender must not resend the same bytes forever.
         Err(error) => Err(Rejection::Undecodable {
             what: signal_name(signal),
             reason: error.to_string(),
@@ -397,8 +398,8 @@ async fn reading<T: Send + 'static>(
     }
 }
 
-/// The id of a batch, if it is the sender's own: that of the workload which all its windows are of. Another's id would make
-/// that one's next batch a duplicate; such a batch is stored as one without an id.
+/// The id of a batch, if it is the sender's own: that of the one workload in all its windows. Someone else's id would
+/// make that sender's next batch a duplicate; such a batch is stored as one without an id.
 fn own_id(id: Option<BatchId>, mut decoded: Decoded) -> (Option<BatchId>, Decoded) {
     let Some(id) = id else { return (None, decoded) };
     let is_own = |window: &WorkloadWindow| id.sender == BatchId::sender_of(&window.workload, window.component);

@@ -1,4 +1,4 @@
-//! The collector: takes telemetry in, names addresses, judges releases and tells about what got slower.
+//! The collector: ingests telemetry, symbolises addresses, judges releases and sends alerts about regressions.
 //!
 //! ```text
 //! OTLP gRPC / HTTP ─▶ ingest (limits) ─▶ store ─ack─▶ sender
@@ -8,12 +8,12 @@
 //!                                store ─▶ verdict runner ─▶ AlertsBoard ─▶ Alertmanager, webhooks
 //! ```
 //!
-//! What it guarantees: an acknowledged batch is on disk and counted once; whatever senders may grow is bounded and every
-//! refusal says which setting to change; verdicts are a function of what is stored, so a restart repeats them; an alert that
-//! fired is remembered until everybody who was told of it was told of its end.
+//! Guarantees: an acknowledged batch is on disk and counted once; everything senders can grow is bounded and every
+//! refusal says which setting to change; verdicts are a function of what is stored, so a restart repeats them; an alert
+//! that fired is kept until every receiver that was notified has been notified of its end.
 //!
-//! What it gets wrong on purpose: it knows no tenants and no credentials; whoever reaches the ports may write. Each
-//! module says what else.
+//! Wrong on purpose: there are no tenants and no credentials; anyone who can reach the ports may write. Each module
+//! lists more.
 
 mod alert_book;
 mod collector;

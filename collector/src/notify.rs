@@ -1,14 +1,14 @@
-//! Telling others about alerts: Alertmanager and webhooks.
+//! Notifying others about alerts: Alertmanager and webhooks.
 //!
-//! Guarantees: at least once: a message is repeated until its receiver takes it or refuses it for good; each receiver
-//! has its own task, so a slow one delays neither the others nor the verdict runner. What a receiver answers is read up
-//! to 64 KiB, redirects are not followed, an attempt takes at most ten seconds.
+//! Guarantees: at least once: a message is repeated until its receiver accepts it or refuses it for good; each receiver
+//! has its own task, so a slow one delays neither the others nor the verdict runner. At most 64 KiB of a response are
+//! read, redirects are not followed, and an attempt takes at most ten seconds.
 //!
-//! What was delivered is remembered across a restart ([`crate::alert_book`]), so that the end of each alert is told too.
+//! Deliveries are remembered across a restart ([`crate::alert_book`]), so that the end of each alert is delivered, too.
 //!
-//! Wrong on purpose: a message whose delivery was interrupted is sent again, so receivers must know an alert by its id or
-//! its labels. A receiver whose address changed (host, port or path) is another one, and does not hear of the end
-//! of what the old one heard.
+//! Wrong on purpose: a message whose delivery was interrupted is sent again, so receivers must identify an alert by its
+//! id or its labels. A receiver whose address changed (host, port or path) is a new one, and is not notified of the end
+//! of alerts that the old one received.
 
 mod alertmanager;
 mod delivery;

@@ -1,14 +1,14 @@
-//! Scraping: fetching the profiles of programs that only offer them, as Go's `net/http/pprof` does.
+//! Scraping: fetches profiles of programs that only offer them, such as Go's `net/http/pprof`.
 //!
-//! Guarantees: what targets send goes through the limits of all ingest and is on disk before it counts; counters that
-//! grow from the start of a process are stored as what they grew between two scrapes, across its restarts, and a scrape
-//! that was not stored is made up for by the next; gauges are stored as they are, the first one of each window, because
-//! what is there at a moment would be there twice. Connections, bytes and time are bounded;
-//! a target that fails disturbs no other. Scrapes are spread over the interval by what they scrape, so that
-//! neither a start nor a restart of this server makes them fall together.
+//! Guarantees: scraped profiles pass the limits of all ingest and are on disk before they count; counters that grow
+//! from the start of a process are stored as their increase between two scrapes, across its restarts, and a scrape that
+//! was not stored is made up for by the next; gauges are stored unchanged, the first one of each window, because a
+//! second one would count twice. Connections, bytes and time are bounded; a failing target does not affect others.
+//! Scrapes are spread over the interval by target and profile, so that neither a start nor a restart of this server
+//! bunches them.
 //!
-//! Wrong on purpose: times are those of this server, not of the targets; a target that cannot be reached for long has its
-//! growth counted in one window of ten minutes; a change of the scrape configuration itself needs a restart.
+//! Wrong on purpose: times are those of this server, not of the targets; the increase of a target that was unreachable
+//! for long counts in one window of ten minutes; a change of the scrape configuration itself needs a restart.
 
 mod address;
 mod config;
@@ -58,11 +58,11 @@ use crate::{
 
 pub use config::{ScrapeConfig, ScrapeConfigError, parse, parse_section};
 
-/// Longest pause between two looks at how a job does.
+/// The longest pause between two checks of a job.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Growth over a longer time counts in the newest part of it.
+/// An increase over a longer time counts in its most recent part.
 const LONGEST_GROWTH_NS: i64 = 600 * 1_000_000_000;
-/// How long a measurement without a length is said to have taken: one window.
+/// The assumed length of a measurement without one: one window.
 const NO_LENGTH_NS: i64 = 10 * 1_000_000_000;
 
 /// The TLS settings of a job are invalid.
@@ -78,7 +78,7 @@ pub struct InvalidScrapeTls {
 /// Fetches the profiles of all jobs.
 pub(crate) struct Scraper {
     config: ScrapeConfig,
-    /// One for each job.
+    /// One per job.
     fetchers: Vec<Fetcher>,
     ingest: Arc<Ingest>,
     clock: Arc<dyn Clock>,
@@ -88,7 +88,7 @@ pub(crate) struct Scraper {
     places: Arc<Semaphore>,
 }
 
-/// A target that is scraped now; dropping it ends that.
+/// A target being scraped; dropping this ends it.
 struct Running {
     tasks: Vec<AbortHandle>,
     rows: Vec<Row>,
@@ -138,7 +138,7 @@ impl Scraper {
         for (job, fetcher) in self.config.jobs.clone().into_iter().zip(self.fetchers.clone()) {
             jobs.spawn(Arc::clone(&self).run_job(Arc::new(job), fetcher));
         }
-        // Dropping the jobs ends them, and they end what they started.
+        // Dropping the jobs ends them, and everything they started.
         stop.cancelled().await;
     }
 
@@ -213,7 +213,7 @@ impl Scraper {
         }
     }
 
-    /// Scrapes once and says on the board how it went.
+    /// Scrapes once and records the outcome.
     async fn scrape(&self, (job, fetcher): (&Job, &Fetcher), row: &Row, endpoint: &Endpoint, last: &mut Last) {
         let began = Instant::now();
         let bounds = fetch::Bounds {
@@ -236,7 +236,7 @@ impl Scraper {
         let at_unix_ms = self.clock.now_unix_ms();
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.board.change(row, |shown| {
-            // The first failure is news; those that follow it are on the board.
+            // The first failure is logged; those that follow are only in the status.
             if let Err(error) = outcome.as_ref().map_err(|error| (shown.failures == 0).then_some(error))
                 && let Some(error) = error
             {
@@ -261,7 +261,7 @@ impl Scraper {
         });
     }
 
-    /// Stores a file; what is remembered of its counters changes once it is on disk. Says whether the process is a new one.
+    /// Stores a file; the counters kept are replaced once it is on disk. Returns whether the process was restarted.
     async fn take(
         &self,
         row: &Row,
@@ -297,11 +297,11 @@ impl Scraper {
     }
 }
 
-/// What is remembered between two scrapes of an endpoint.
+/// What is kept between two scrapes of an endpoint.
 #[derive(Default)]
 struct Last {
     counters: Option<Arc<Remembered>>,
-    /// The last window that gauges were stored in, seconds since the Unix epoch.
+    /// The last window in which gauges were stored, seconds since the Unix epoch.
     gauges_until: i64,
 }
 
@@ -314,7 +314,7 @@ struct Read {
 }
 
 impl Read {
-    /// Puts a file into windows, with what its counters grew; says in which one its gauges are, if they are.
+    /// Splits a file into windows, with the increase of its counters; returns which one contains its gauges, if any.
     fn windows(
         &self,
         file: &[u8],
@@ -364,7 +364,7 @@ impl Read {
     }
 }
 
-/// When in an interval something is scraped: the same after every start.
+/// When within an interval something is scraped: the same after every start.
 fn spread(row: &Row, interval: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     (&row.job, &row.target, row.kind).hash(&mut hasher);

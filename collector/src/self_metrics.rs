@@ -1,7 +1,7 @@
-//! What the collector counts about itself, as OpenMetrics.
+//! The collector's own counters, as OpenMetrics.
 //!
 //! Guarantee: labels are bounded: signals, outcomes and reasons are fixed words of the program, receivers and jobs are
-//! those of the configuration; nothing a sender writes becomes a label.
+//! those in the configuration; nothing from a sender becomes a label.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -67,7 +67,7 @@ fn run_buckets() -> Histogram {
     Histogram::new([0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0])
 }
 
-/// A family whose series are there from the start, so that the first count is seen as growth.
+/// A family whose series exist from the start, so that the first count is seen as an increase.
 fn outcomes(words: &[&'static str]) -> Family<OutcomeLabel, Counter> {
     let family = Family::<OutcomeLabel, Counter>::default();
     for &outcome in words {
@@ -92,11 +92,11 @@ fn requests() -> Family<RequestLabels, Counter> {
 
 macro_rules! self_metrics {
     ( $( $field:ident: $type:ty = $new:expr, $kind:ident, $unit:ident, $help:literal, $loss:expr; )* ) => {
-        /// The collector's counters; a clone counts into the same ones.
+        /// The collector's counters; clones share them.
         #[derive(Debug, Clone)]
         pub(crate) struct SelfMetrics {
             $( $field: $type, )*
-            /// What the losses of the list add up to, by metric: families cannot be walked through.
+            /// Totals of the losses, by metric: families cannot be iterated.
             lost: Arc<Mutex<BTreeMap<&'static str, u64>>>,
         }
 
@@ -141,7 +141,7 @@ self_metrics! {
         "Data points and samples dropped or changed, by signal, outcome and reason",
         Loss::only(
             Loss::failed("The Status page shows what was dropped, from which sender, and what to set."),
-            // What is no subject of this server is no loss.
+            // Data outside this server's scope is not a loss.
             &[Condition::is("outcome", &["left_out"]), Condition::is_not("reason", &["unknown_metric", "not_taken"])],
         );
     ingest_bytes: Family<SignalLabel, Counter> = Family::default(), Counter, Bytes,
@@ -179,7 +179,7 @@ self_metrics! {
     verdict_units: Gauge = Gauge::default(), Gauge, Count,
         "Units (source, service, route) judged in the latest run", None;
     verdict_windows: Gauge = Gauge::default(), Gauge, Count,
-        "Windows of these units that the verdicts of the newest run rest on", None;
+        "Windows of these units that the verdicts of the latest run are based on", None;
     alerts: Family<OutcomeLabel, Gauge> = Family::default(), Gauge, Count,
         "Alerts, by state", None;
     notifications: Family<ReceiverLabels, Counter> = Family::default(), Counter, Count,
@@ -202,7 +202,7 @@ self_metrics! {
         "Entries in the tables of sender-chosen names (workloads, names) and their limits, updated every half minute", None;
 }
 
-/// Writes what a metric is, also of families that hold nothing yet: dashboards and rules are checked against it.
+/// Writes a metric's description, even for empty families: dashboards and rules are checked against it.
 fn describe<'e>(
     encoder: &'e mut DescriptorEncoder<'_>,
     metric: Option<&'e Metric>,
@@ -223,19 +223,19 @@ fn describe<'e>(
 }
 
 impl SelfMetrics {
-    /// Makes the counters part of a registry.
+    /// Adds the counters to a registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.clone()));
     }
 
-    /// How much of each kind of loss there was since the start.
+    /// The amount of each kind of loss since the start.
     pub(crate) fn losses(&self) -> Vec<LossCount> {
         let lost = self.lost.lock();
         let of = |metric: &Metric| LossCount::of(metric, lost.get(metric.name).copied().unwrap_or(0));
         METRICS.iter().filter_map(of).collect()
     }
 
-    /// Adds to what was lost, if the series with these labels is about losses.
+    /// Adds to the losses, if the series with these labels is one.
     fn note(&self, name: &'static str, labels: &[(&str, &str)], count: u64) {
         let metric = METRICS.iter().find(|metric| metric.name == name);
         let Some(loss) = metric.and_then(|metric| metric.loss) else {

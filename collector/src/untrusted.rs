@@ -1,10 +1,10 @@
-//! What reads files of senders, for the fuzz targets (`tests/fuzz`). Not part of the interface.
+//! Readers of senders' files, exposed for the fuzz targets (`tests/fuzz`). Not part of the public interface.
 
 use std::{fs::File, io::Write};
 
 use crate::symbols::elf;
 
-/// Looks for the build id and the code of a file.
+/// Reads the build id and the code ranges of a file.
 pub fn elf(bytes: &[u8]) {
     let Ok(memory) = rustix::fs::memfd_create("elf", rustix::fs::MemfdFlags::CLOEXEC) else {
         return;

@@ -70,7 +70,7 @@ impl BatchId {
         }
         name.push_str(component.as_str());
         if name.len() > MAX_SENDER_BYTES {
-            // ASCII, so any byte is a boundary. The hash keeps long names apart that agree in front.
+            // ASCII, so any byte is a boundary. The hash distinguishes long names with a common prefix.
             let hash = crate::id::series_id(workload, component, "sender");
             name.truncate(MAX_SENDER_BYTES - 17);
             // Writing to a string cannot fail.
@@ -80,10 +80,10 @@ impl BatchId {
     }
 }
 
-/// What is written as `%` and two digits in names: all but visible ASCII, and what separates or quotes in headers.
+/// What is percent-encoded in names: everything but visible ASCII, and the separators and quotes of headers.
 const NOT_IN_NAMES: &AsciiSet = &CONTROLS.add(b' ').add(b';').add(b'%').add(b',').add(b'"').add(b'\\');
 
-/// A name written so that it holds only visible ASCII without `;` and `%`, whatever it was.
+/// A name encoded so that it contains only visible ASCII without `;` and `%`, whatever it was.
 pub fn percent_encoded(name: &str) -> PercentEncode<'_> {
     utf8_percent_encode(name, NOT_IN_NAMES)
 }
@@ -104,7 +104,7 @@ impl std::fmt::Display for BatchId {
     }
 }
 
-/// A batch id header that does not read `epoch;sequence;signal;sender`.
+/// A batch id header that is not `epoch;sequence;signal;sender`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{BATCH_ID_HEADER}: {0}` is not `epoch;sequence;signal;sender` (signal 1 = requests, 2 = profiles, sender of 1 to 512 characters)"
@@ -142,7 +142,7 @@ pub struct RequestSeries {
     pub side: Side,
     /// Route template.
     pub route: String,
-    /// HTTP method; empty where there is none.
+    /// HTTP method; empty if there is none.
     pub method: String,
     /// The peer release, if it identified itself.
     pub peer: Option<Release>,
@@ -172,7 +172,7 @@ pub struct RequestSeries {
 /// What one workload did in one window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkloadWindow {
-    /// Who.
+    /// The workload.
     pub workload: Workload,
     /// Whose process reports.
     pub component: Component,

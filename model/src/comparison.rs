@@ -1,5 +1,5 @@
-//! Two releases side by side: what is compared, and what the comparison says. These nouns are also the JSON
-//! of the API, and its OpenAPI document describes them as they stand here; the mathematics is in the analysis crate.
+//! Two releases side by side: what is compared, and what the comparison says. These nouns are also the JSON of the API,
+//! and its OpenAPI document is generated from these comments; the statistics are in the analysis crate.
 
 use std::sync::Arc;
 

@@ -1,17 +1,16 @@
-//! Two signals that are divided: which time both of them cover, and how much of each window lies in it. Pure.
+//! Dividing two signals: which time both of them cover, and how much of each window is in it. Pure.
 //!
-//! What was spent may be divided by what was served only over time that both signals tell of. A window says what it
-//! covers, its start and its length, and nothing of how its content is spread: one that is covered in part counts in
-//! part, as if it were spread evenly.
+//! CPU may be divided by requests only over time that both signals cover. A window states its start and its length, but
+//! not how its content is distributed: a partly covered window counts in part, as if it were evenly distributed.
 //!
-//! Whose windows are joined: an instance that reports both signals is joined with itself, and what others of its
-//! release report alone is left out, since it would divide the requests of all by the CPU of some. Where no instance
-//! reports both, because profiler and telemetry name instances each in its own way, the release is joined as a whole:
-//! the CPU of all its profiles with all its requests.
+//! Whose windows are joined: an instance that reports both signals is joined with itself, and what other instances of
+//! its release report alone is left out, since it would divide the requests of all by the CPU of some. If no instance
+//! reports both, because profiler and telemetry name instances differently, the release is joined as a whole: the CPU
+//! of all its profiles with all its requests.
 //!
-//! Guarantees: windows of both signals that begin and end together count whole, to the request; a window never counts
-//! more than once; each belongs to one piece of time ([`Join::piece_of`]), so that pieces share no noise and what they
-//! differ by can be judged.
+//! Guarantees: windows of both signals that begin and end together count fully, to the request; a window never counts
+//! more than once; each belongs to one slice of time ([`Join::piece_of`]), so that slices share no noise and their
+//! differences can be judged.
 //!
 //! Wrong on purpose: several processes that report under one name are one instance, covered while any of them reports.
 
@@ -94,7 +93,7 @@ impl Run {
         })
     }
 
-    /// The part whose windows start in a half-open range of seconds; `None` if there are none.
+    /// The windows that start in a half-open range of seconds; `None` if there are none.
     pub fn beginning_within(self, from_s: u32, to_s: u32) -> Option<Run> {
         let length_s = self.first.length_s.max(1);
         let before = from_s.saturating_sub(self.first.start_s).div_ceil(length_s);
@@ -253,7 +252,7 @@ pub struct Coverage {
 pub struct Join {
     by: JoinedBy,
     units: Vec<Times>,
-    /// What the application counted itself, of each unit: as a client, as a server.
+    /// What the application counted itself, per unit: as a client, as a server.
     preferred: Vec<[Times; 2]>,
     of: BTreeMap<u64, usize>,
     coverage: Coverage,

@@ -1,20 +1,20 @@
-//! The GNU build id of an ELF file, where its code is, and how large it says its sections are: of a file that is read by place, so
-//! that no more of it is held than what is looked at.
+//! The GNU build id of an ELF file, where its code is, and how large its sections claim to be. The file is read by
+//! position, so that no more of it is in memory than what is inspected.
 //!
-//! Guarantees: every offset and length of the file is checked before it is used; at most [`MAX_HEADERS`] headers of each
-//! table and [`MAX_NOTE_BYTES`] of each note are read, whatever the file claims; no panic for any input.
+//! Guarantees: every offset and length in the file is checked before it is used; at most [`MAX_HEADERS`] headers of
+//! each table and [`MAX_NOTE_BYTES`] of each note are read, whatever the file claims; no input causes a panic.
 //!
 //! Sources: System V ABI, "ELF header", "Program header", "Note section"; the note is `NT_GNU_BUILD_ID` (3) of owner
-//! `GNU`; a compressed section begins with a "Compression header", or is named `.zdebug_*` and begins with `ZLIB` and its size
-//! (binutils before 2.26). Both word sizes and byte orders are read. Section headers are searched too: a file that holds only debug
-//! information keeps its notes there.
+//! `GNU`; a compressed section begins with a "Compression header", or is named `.zdebug_*` and begins with `ZLIB` and
+//! its size (binutils before 2.26). Both word sizes and byte orders are supported. Section headers are searched, too: a
+//! file with only debug information keeps its notes there.
 //!
-//! By hand, because the reader of the crate `object` takes tables whole: a file of a gigabyte that says it is one table of sections
-//! would be held as one.
+//! Written by hand because the reader of the crate `object` reads whole tables: a gigabyte file that claims to be one
+//! section table would be loaded completely.
 
 use std::{io, ops::Range};
 
-/// Headers looked at in each table.
+/// Headers inspected per table.
 const MAX_HEADERS: u64 = 4096;
 /// Bytes read of one note section or segment.
 const MAX_NOTE_BYTES: u64 = 64 * 1024;
@@ -24,22 +24,22 @@ const PF_X: u64 = 1;
 const SHT_NOTE: u64 = 7;
 const NT_GNU_BUILD_ID: u32 = 3;
 const SHF_COMPRESSED: u64 = 0x800;
-/// What compressed sections began with before there was a flag; eight bytes of size follow, the highest first.
+/// How compressed sections began before there was a flag; eight bytes of size follow, big-endian.
 const OLD_COMPRESSED: &[u8] = b"ZLIB";
 
-/// A file: how long it is, and how a buffer is filled from a place in it.
+/// A file: its length, and how to read from a position in it.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
-    /// Its bytes.
+    /// Length in bytes.
     pub length: u64,
-    /// Fills the buffer from a place; only places inside of the length are asked for.
+    /// Fills the buffer from a position; only positions within the length are read.
     pub read: &'a dyn Fn(&mut [u8], u64) -> io::Result<()>,
 }
 
 /// Why a file has no build id.
 #[derive(Debug, thiserror::Error)]
 pub enum NoBuildId {
-    /// Something else than ELF.
+    /// Not an ELF file.
     #[error("it is not an ELF file")]
     NotElf,
     /// An ELF file without the note.
@@ -63,7 +63,7 @@ pub fn build_id(file: Source<'_>) -> Result<String, NoBuildId> {
     Err(NoBuildId::Missing)
 }
 
-/// Where in the file its code is; empty when it holds none.
+/// Where its code is in the file; empty if it has none.
 pub fn code(file: Source<'_>) -> Result<Vec<Range<u64>>, NoBuildId> {
     let segments = Elf::open(file)?.segments()?.into_iter();
     let code = segments.filter(|part| part.kind == PT_LOAD && part.flags & PF_X != 0 && part.size > 0);
@@ -72,8 +72,8 @@ pub fn code(file: Source<'_>) -> Result<Vec<Range<u64>>, NoBuildId> {
         .collect())
 }
 
-/// How many bytes the compressed sections take when they are unpacked, as they say themselves. What cannot be looked at whole
-/// counts as too much.
+/// The size of the compressed sections after decompression, as they claim. What cannot be inspected completely counts
+/// as too much.
 pub fn unpacked_bytes(file: Source<'_>) -> Result<u64, NoBuildId> {
     let elf = Elf::open(file)?;
     if elf.section_count()? > MAX_HEADERS {
@@ -134,7 +134,7 @@ impl<'a> Elf<'a> {
         Ok(elf)
     }
 
-    /// `None` when the range lies outside the file.
+    /// `None` when the range is outside the file.
     fn read(&self, offset: u64, size: u64) -> io::Result<Option<Vec<u8>>> {
         if offset.checked_add(size).is_none_or(|end| end > self.file.length) {
             return Ok(None);
@@ -183,7 +183,7 @@ impl<'a> Elf<'a> {
         })
     }
 
-    /// How many sections there are; where the header has no room for the number, the first section has it.
+    /// The number of sections; if it does not fit into the header, it is in the first section.
     fn section_count(&self) -> Result<u64, NoBuildId> {
         let h = &self.header;
         let (table, count) = match self.wide {
@@ -244,7 +244,7 @@ impl<'a> Elf<'a> {
         let Some(bytes) = self.read(part.offset, part.size.min(MAX_NOTE_BYTES))? else {
             return Ok(None);
         };
-        // 4 but where a part asks for 8, whatever the word size.
+        // 4, unless a section asks for 8, whatever the word size.
         let alignment = if part.alignment == 8 { 8 } else { 4 };
         let mut at = 0usize;
         while bytes.len() - at >= 12 {
@@ -391,7 +391,7 @@ mod tests {
         bytes[58..60].copy_from_slice(&64u16.to_le_bytes());
         bytes[60..62].copy_from_slice(&3u16.to_le_bytes());
         assert_eq!(of!(unpacked_bytes, &bytes).unwrap(), 3_500);
-        // More sections than are looked at, by the number in the first one.
+        // More sections than are inspected, counted in the first one.
         bytes[60..62].copy_from_slice(&0u16.to_le_bytes());
         bytes[table as usize + 32..table as usize + 40].copy_from_slice(&5_000u64.to_le_bytes());
         assert_eq!(of!(unpacked_bytes, &bytes).unwrap(), u64::MAX);
@@ -402,7 +402,7 @@ mod tests {
     fn this_program_has_the_build_id_that_its_linker_wrote() {
         let own = std::fs::read("/proc/self/exe").unwrap();
         let id = of!(build_id, &own);
-        // Linkers may be set up to write none; a note of another length than SHA-1's is possible too.
+        // Linkers can be configured to write none; a note of another length than SHA-1's is also possible.
         match id {
             Ok(id) => assert!(id.len() >= 16 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}"),
             Err(error) => panic!("{error}"),
@@ -416,7 +416,7 @@ mod tests {
             let length = bytes.len();
             bytes[at % length] = value;
             more.into_iter().for_each(|(at, value)| bytes[at % length] = value);
-            // A place outside of the file would end the test.
+            // A position outside the file would fail the test.
             if let Ok(id) = of!(build_id, &bytes) {
                 prop_assert!(id.len() % 2 == 0 && id.len() <= 128, "{}", id);
             }

@@ -1,19 +1,19 @@
-//! Flame trees as levels of numbers, the form that Grafana and other clients of the Pyroscope API draw from.
+//! Flame trees as levels of numbers, the form that Grafana and other clients of the Pyroscope API draw.
 //!
-//! Guarantees: totals and self values are the tree's, so the self values of all levels add up to the total; a child lies
-//! within its parent on every side. Wrong on purpose: frames without a value on any side are left out, since they have
+//! Guarantees: totals and self values are the tree's, so the self values of all levels add up to the total; a child is
+//! within its parent on every side. Wrong on purpose: frames without a value on any side are omitted, since they have
 //! no width, and cut nodes are one frame named `other`.
 
 use std::collections::HashMap;
 
 use crate::tree::{FlameTree, NodeKind, Pair};
 
-/// Name of the frame that holds everything.
+/// Name of the root frame.
 const TOTAL: &str = "total";
-/// Name of frames that stand for what was cut.
+/// Name of the frame that stands for what was cut.
 const OTHER: &str = "other";
 
-/// Levels of a tree, from the root on.
+/// Levels of a tree, from the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flamebearer {
     /// Names of frames, each once.
@@ -72,7 +72,7 @@ pub fn flamebearer(tree: &FlameTree, both: bool) -> Flamebearer {
             }
         }
         level.push(name);
-        // What a frame does itself lies left of its children.
+        // Self time is to the left of the children.
         next.push([
             start[0].saturating_add(node.self_value[0]),
             start[1].saturating_add(node.self_value[1]),

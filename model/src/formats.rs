@@ -1,12 +1,12 @@
-//! Profiles of other profilers as windows: what they measured, whose it was, and when.
+//! Profiles of other profilers as windows: what they measured, of which workload, and when.
 //!
-//! Guarantees: a value that was read is in exactly one window, under the sender's service and version, and the window covers
-//! the time that the profile does, in whole seconds; what no format says (version, instance) is `unknown` and
-//! never guessed. Everything a sender names is cut to the length of a name.
+//! Guarantees: every value that was read is in exactly one window, under the sender's service and version, and the
+//! window covers the profile's time, in whole seconds; what no format states (version, instance) is `unknown` and never
+//! guessed. All names from a sender are truncated to the maximum length of a name.
 //!
-//! Wrong on purpose: a profile beyond a day is in a window of a day: its sums stay right, its rates do not. Values
-//! that grow from the start of the process (Go's `alloc_space`, `mutex`, `block`) are taken as they are here; who knows
-//! that they grow takes differences first ([`cumulative`]).
+//! Wrong on purpose: a profile longer than a day is in a window of a day: its sums are right, its rates are not. Values
+//! that grow from the start of the process (Go's `alloc_space`, `mutex`, `block`) are taken unchanged here; callers
+//! that know about them take differences first ([`cumulative`]).
 
 pub mod app_name;
 mod austin;
@@ -54,7 +54,7 @@ use crate::{
 const NS: i64 = 1_000_000_000;
 /// The largest float below 2^63.
 const MOST_WEIGHT: f64 = 9_223_372_036_854_774_784.0;
-/// The longest window that is kept apart.
+/// The longest window that is not merged with others.
 const LONGEST_WINDOW_S: u32 = LONGEST_SECONDS;
 
 /// What a sender states in addition to the profile.
@@ -94,7 +94,7 @@ pub struct Units {
     pub profile_type: ProfileType,
     /// Factor for each number.
     pub factor: i64,
-    /// Distance of two samples in the unit of the type; 0 when unknown.
+    /// Distance between samples in the unit of the type; 0 if unknown.
     pub period: i64,
 }
 
@@ -120,9 +120,9 @@ impl Units {
         }
     }
 
-    /// Numbers that are values already.
+    /// Numbers that are already values.
     pub fn plain(name: &str, sample_type: &str, unit: &str, period_type: &str) -> Units {
-        // As Go's runtime has it, and with it every viewer: memory is sampled by bytes, locks by contentions.
+        // As in Go's runtime, and therefore in every viewer: memory is sampled by bytes, locks by contentions.
         let period_unit = match period_type {
             "space" => "bytes",
             "contentions" => "count",
@@ -135,12 +135,12 @@ impl Units {
         }
     }
 
-    /// By the name that profilers use for a kind of profile; `None` if it is unknown.
+    /// By profilers' name for a kind of profile; `None` if it is unknown.
     pub fn of_kind(kind: &str, rate_hz: u32) -> Option<Units> {
         Some(match kind {
             "cpu" | "samples" | "itimer" | "process_cpu" => Units::cpu(rate_hz),
             "wall" => Units::wall(rate_hz),
-            // Values that are nanoseconds already, as `perf` and this program write them.
+            // Values that are already nanoseconds, as `perf` and this program write them.
             "cpu_nanoseconds" => Units {
                 factor: 1,
                 period: 0,
@@ -172,7 +172,7 @@ pub(crate) fn name_of(sample_type: &str, period_type: &str) -> String {
     match (period_type, sample_type) {
         ("cpu", _) | (_, "cpu") => "process_cpu",
         ("space", _) | (_, "inuse_space" | "inuse_objects" | "alloc_space" | "alloc_objects") => "memory",
-        // Go's mutex and block profiles are equal but for their address.
+        // Go's mutex and block profiles differ only in their address.
         ("contentions", _) | (_, "contentions" | "delay") => "mutex",
         ("wall", _) => "wall",
         _ => sample_type,
@@ -180,7 +180,7 @@ pub(crate) fn name_of(sample_type: &str, period_type: &str) -> String {
     .to_owned()
 }
 
-/// Puts a type together; a part cannot hold the separator.
+/// Assembles a type; a part cannot contain the separator.
 pub(crate) fn type_of(name: &str, sample_type: &str, unit: &str, period_type: &str, period_unit: &str) -> ProfileType {
     let clean = |part: &str| clean_name(part).replace(':', "_");
     // Node's sampler names its period after what it samples, all others after the heap.
@@ -272,7 +272,7 @@ impl Sender {
         let mut decoded = Decoded::default();
         for mut profile in profiles {
             self.name_and_label(&mut profile);
-            // An instant that the sender gives is meant, even the first one there is.
+            // A time given by the sender counts, even if it is the epoch itself.
             let given = matches!(self.times, Times::Given { .. });
             match self.times {
                 Times::OfFile => {}
@@ -323,7 +323,7 @@ impl Sender {
     }
 }
 
-/// Files say when a whole profile was taken, and clocks of senders differ: an exemplar lies in its profile.
+/// Files state the time of a whole profile, and senders' clocks differ: an exemplar is within its profile.
 fn place_exemplars(profile: &mut Profile) {
     let last = profile.start_unix_ns.saturating_add(profile.duration_ns.max(1)) - 1;
     for exemplar in &mut profile.exemplars {

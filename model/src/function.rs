@@ -1,21 +1,21 @@
-//! Names of functions: what makes two functions of two builds the same one.
+//! Function names: what identifies a function across builds.
 //!
-//! Guarantees: a normalised name holds nothing that another build, another run or another folder gives the same function:
-//! no hash, counter, address, compiler's clone, tier, line, column or checkout path. Two functions of one build stay two.
-//! Normalising twice changes nothing. Every name is bounded, and two long ones stay two.
+//! Guarantees: a normalised name contains nothing that varies by build, run or folder: no hash, counter, address,
+//! compiler clone, tier, line, column or checkout path. Two functions of one build stay two. Normalising twice changes
+//! nothing. Every name is bounded, and two long ones stay two.
 //!
-//! What that means differs by language: `function/` has a file of rules for each, which say how the language is told,
-//! how its names are normalised and what of it is library code; `languages::RULES` is the table of them.
+//! The details differ by language: `function/` has a file of rules for each, which say how the language is recognised,
+//! how its names are normalised and which of them are library code; `languages::RULES` is the table of them.
 //!
-//! Names of most languages say where a function stands (`shop::price`, `io/shop/Price.total`), and are enough. Functions of
-//! a script, and static ones of C, are known by name and file, by as much of the file as does not depend on where it was
-//! checked out (`function/file.rs`).
+//! In most languages, names say where a function is (`shop::price`, `io/shop/Price.total`), and are enough. Functions
+//! of a script, and static ones in C, are identified by name and file, using as much of the file's path as does not
+//! depend on where it was checked out (`function/file.rs`).
 //!
-//! Wrong on purpose: closures are known by the function that they stand in, because their numbers shift with every edit:
-//! two closures of one function are one. So are two methods of one name in anonymous classes within one class of Java, the
-//! instances of a generic function of Go, and two functions of one path in two versions of a crate. A closure of Go whose
-//! maker was inlined has the name of the function it was inlined into, and nothing tells
-//! (`findings/go-names-a-closure-after-who-inlined-its-maker.sh`).
+//! Wrong on purpose: closures are identified by their enclosing function, because their numbers shift with every edit:
+//! two closures of one function are one. So are two methods of the same name in anonymous classes within one Java
+//! class, the instances of a generic Go function, and two functions with the same path in two versions of a crate. A Go
+//! closure whose enclosing function was inlined has the name of the function it was inlined into, and cannot be
+//! recognised (`findings/go-names-a-closure-after-who-inlined-its-maker.sh`).
 
 mod c_family;
 mod dotnet;
@@ -49,14 +49,14 @@ pub const LANGUAGE_NATIVE: &str = "native";
 /// The most characters kept of a function's name: generic names are long.
 const MAX_FUNCTION_CHARS: usize = 4096;
 
-/// How often a place is looked for in one name.
+/// How many locations one name is searched for.
 const MOST_PLACES: usize = 4;
 
-/// A frame as a sender names it, split and normalised: a place in its name (`price (shop/price.py:12)`) becomes file and
-/// line. Unbounded and hostile input is welcome; `name` may be a mangled symbol.
+/// A frame as a sender names it, split and normalised: a location in its name (`price (shop/price.py:12)`) becomes file
+/// and line. Accepts unbounded and hostile input; `name` may be a mangled symbol.
 pub fn frame(name: &str, file: &str, line: u32) -> Frame {
     let (mut name, mut file, mut line) = (readable(name), Cow::Borrowed(file), line);
-    // Few names uncover another place when they are normalised.
+    // Normalising rarely uncovers another location.
     for _ in 0..MOST_PLACES {
         let place::Placed { name: inner, place } = place::split(&name);
         match place {
@@ -83,7 +83,8 @@ pub fn normalise(symbol: &str) -> String {
     frame(symbol, "", 0).function
 }
 
-/// The rules of its language, once more where they uncovered something: a mangled name may hold marks of its own.
+/// Applies the rules of its language, repeatedly if they uncover something: a mangled name may contain marks of its
+/// own.
 fn normalised<'n>(name: &'n str, file: &str) -> Cow<'n, str> {
     let mut name = Cow::Borrowed(name);
     for _ in 0..3 {
@@ -100,7 +101,7 @@ fn normalised<'n>(name: &'n str, file: &str) -> Cow<'n, str> {
     name
 }
 
-/// Cuts a name to 4096 characters; what is cut is a hash then, so that two names that begin alike stay two.
+/// Truncates a name to 4096 characters; the rest becomes a hash, so that two names with the same beginning stay two.
 fn bounded(name: Cow<'_, str>) -> String {
     if name.len() <= MAX_FUNCTION_CHARS || name.chars().count() <= MAX_FUNCTION_CHARS {
         return name.into_owned();
@@ -110,7 +111,7 @@ fn bounded(name: Cow<'_, str>) -> String {
     name.chars().take(kept).chain(hash.chars()).collect()
 }
 
-/// Replaces control characters and marks of direction.
+/// Replaces control characters and direction marks.
 fn readable(name: &str) -> Cow<'_, str> {
     if !name.contains(misleads) {
         return Cow::Borrowed(name);
@@ -137,7 +138,7 @@ pub fn scope<'f>(name: &str, file: &'f str) -> Option<Cow<'f, str>> {
     (rules(language).is_scoped_by_file)(name).then(|| file::stable(file))
 }
 
-/// True for names that are no function's: an address, or what stands for code without names.
+/// True for names that are not a function's: an address, or a placeholder for code without names.
 fn is_address(name: &str) -> bool {
     name.is_empty() || name.starts_with("0x") || name.starts_with('[')
 }

@@ -180,8 +180,8 @@ impl Histogram {
         &self.buckets
     }
 
-    /// The bucket holding the `rank`-th smallest duration (1-based): `None` when the rank falls on a zero or
-    /// lies outside `1..=count`.
+    /// The bucket holding the `rank`-th smallest duration (1-based): `None` when the rank falls on a zero or is outside
+    /// `1..=count`.
     pub fn bucket_at_rank(&self, rank: u64) -> Option<i16> {
         if rank == 0 || rank > self.count {
             return None;
@@ -212,7 +212,7 @@ impl Histogram {
         })
     }
 
-    /// How many durations lie in buckets above `index`.
+    /// How many durations are in buckets above `index`.
     pub fn count_above(&self, index: i16) -> u64 {
         let from = self.buckets.partition_point(|b| b.0 <= index);
         self.buckets[from..].iter().map(|b| b.1).sum()

@@ -1,11 +1,11 @@
-//! Who is at the other end of a connection, as far as an address tells: what shares are counted by.
+//! The other end of a connection, as far as an address identifies it: shares are counted by it.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The machine behind an address: for IPv6 its /64 network, because one machine has all addresses in it; an IPv4
+/// The machine behind an address: for IPv6 its /64 network, because one machine owns all addresses in it; an IPv4
 /// address mapped into IPv6 is the IPv4 address.
 ///
-/// Wrong on purpose: everyone behind one gateway is one.
+/// Wrong on purpose: everyone behind one gateway counts as one.
 pub fn host_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

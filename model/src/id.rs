@@ -1,18 +1,18 @@
-//! Content hashes: 64-bit identifiers that any process computes alike.
+//! Content hashes: 64-bit identifiers that every process computes identically.
 //!
-//! Guarantee: an identifier depends on content alone, never on order of arrival; identifiers are never
-//! rewritten. Fields are hashed with their length in front, so that ("ab", "c") and ("a", "bc") differ.
+//! Guarantee: an identifier depends only on content, never on order of arrival; identifiers are never rewritten. Fields
+//! are hashed with their length first, so that ("ab", "c") and ("a", "bc") differ.
 //!
-//! Wrong on purpose: XXH3-64 has no key and is no proof against deliberate collisions. Whoever chooses a name can make one
-//! that has the identifier of somebody else's, in seconds. So an identifier alone never says that two rows are one: a
-//! store compares their [`Content`] by a check of its own, with a key that no sender knows (`storage/src/checks.rs`).
+//! Wrong on purpose: XXH3-64 has no key and does not resist deliberate collisions. Anyone who chooses names can
+//! construct one with a given identifier in seconds. So an identifier alone never proves that two rows are one: a store
+//! compares their [`Content`] by a check of its own, with a key that no sender knows (`storage/src/checks.rs`).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Component, LabelSet, Release, Workload, profile::Location};
 
-/// An identifier that is 16 hexadecimal digits in JSON, because a number there has 53 bits.
+/// An identifier, written as 16 hexadecimal digits in JSON, because numbers there have 53 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HexId(pub u64);
 
@@ -36,7 +36,7 @@ impl<'de> Deserialize<'de> for HexId {
 }
 
 /// What an identifier is the hash of: fields with their lengths. They are hashed in one go, because they are short, and
-/// the state of a running hash is not.
+/// the state of an incremental hash is not.
 #[derive(Debug)]
 pub struct Content(Vec<u8>);
 
@@ -102,7 +102,7 @@ impl Content {
             .text(profile_type)
     }
 
-    /// Any list of names under a domain of its own.
+    /// A list of names in a domain of its own.
     pub fn names(domain: &str, names: &[&str]) -> Content {
         names.iter().fold(Content::new(domain), |h, n| h.text(n))
     }
@@ -112,7 +112,7 @@ impl Content {
         xxh3_64(&self.0)
     }
 
-    /// The bytes, for another hash of the same.
+    /// The bytes, for another hash of the same content.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -158,7 +158,7 @@ pub fn release_id(release: &Release) -> u64 {
     Content::new("release").release(Some(release)).id()
 }
 
-/// Hash of any list of names under a domain of its own; for keys that are not stored rows.
+/// Hash of a list of names in a domain of its own; for keys that are not stored rows.
 pub fn key(domain: &str, names: &[&str]) -> u64 {
     Content::names(domain, names).id()
 }

@@ -1,12 +1,12 @@
-//! Maps keyed by integers: content hashes and small numbers. Wrong on purpose: keys of an attacker's choice collide at
-//! will, so nothing that came from outside unhashed may be a key.
+//! Maps keyed by integers: content hashes and small numbers. Wrong on purpose: an attacker who chooses keys can make
+//! them collide, so unhashed outside input must never be a key.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
-/// Multiplicative hashing of keys that are integers already; SipHash would cost more than what is looked up.
+/// Multiplicative hashing of keys that are already integers; SipHash would cost more than the lookup.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct IntHasher(u64);
 

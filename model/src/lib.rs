@@ -1,8 +1,8 @@
-//! The nouns of Emberline and the shapes they travel in.
+//! Emberline's data types and their wire formats.
 //!
-//! Guarantees: everything here is pure (no I/O, no clock, no async of its own), so the same input gives the
-//! same output in the proxy, the collector and a test. Identifiers are content hashes ([`id`]): any process
-//! computes the same one, and no identifier is ever rewritten.
+//! Guarantees: everything here is pure (no I/O, no clock, no async of its own), so the same input gives the same output
+//! in the proxy, the collector and a test. Identifiers are content hashes ([`id`]): any process computes the same one,
+//! and no identifier is ever rewritten.
 
 pub mod alert;
 pub mod batch;
@@ -45,7 +45,7 @@ pub use profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, Pro
 pub use raw_codec::RawCodec;
 pub use workload::{Component, LabelSet, Release, Side, Workload};
 
-/// Types generated from `proto/`; wire shapes only, never used as the nouns themselves.
+/// Types generated from `proto/`; only wire formats, never used as the data types themselves.
 pub mod proto {
     /// Package `emberline.v1`: the journal's batch and the debug information service.
     #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]

@@ -1,14 +1,14 @@
-//! Text of a protobuf message that is not UTF-8.
+//! Invalid UTF-8 in a protobuf message.
 //!
-//! Guarantee: only the strings at the given place are touched, and of those only what is no UTF-8; the rest of the message
-//! is copied byte for byte. Symbols of C are bytes, and some writers put them into their tables as they are.
+//! Guarantee: only strings at the given path are touched, and only where they are not UTF-8; the rest of the message is
+//! copied byte for byte. C symbols are bytes, and some writers put them into their tables unchanged.
 
 use std::borrow::Cow;
 
 use prost::encoding::{decode_varint, encode_varint};
 
-/// Replaces what is no UTF-8 in the strings at a path of field numbers, and says in how many. `None` when there is nothing
-/// to replace, or when the bytes hold no fields.
+/// Replaces invalid UTF-8 in the strings at a path of field numbers, and returns in how many. `None` if there is
+/// nothing to replace, or if the bytes are not a message.
 pub(crate) fn repaired(message: &[u8], path: &[u64]) -> Option<(Vec<u8>, u64)> {
     let mut replaced = 0;
     let written = rewrite(message, path, &mut replaced)?;

@@ -1,8 +1,8 @@
-//! Profiles of one type added up.
+//! Adding up profiles of one type.
 //!
-//! Guarantees: the total, the samples and the exemplars are those of all of them together, per label set; equal places,
-//! stacks and label sets are there once; the result lasts from the first start to the last end. Tables that do not fit
-//! together ([`Profile::validate`]) must not be given.
+//! Guarantees: total, samples and exemplars are those of all of them together, per label set; equal locations, stacks
+//! and label sets occur once; the result extends from the first start to the last end. Inconsistent tables
+//! ([`Profile::validate`]) must not be passed.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -31,7 +31,7 @@ pub fn add_up(profiles: Vec<Profile>) -> Vec<Profile> {
     sums.collect()
 }
 
-/// A table whose elements are there once.
+/// A table of unique elements.
 struct Interned<T> {
     elements: Vec<T>,
     index: HashMap<T, u32>,
@@ -56,7 +56,7 @@ impl<T: Clone + Eq + Hash> Interned<T> {
     }
 }
 
-/// What is being added up.
+/// The sum so far.
 struct Sum {
     mappings: Interned<Mapping>,
     locations: Interned<Location>,
@@ -131,7 +131,7 @@ impl Sum {
         }
         into.exemplars_cut = into.exemplars_cut.saturating_add(other.exemplars_cut);
         if into.period != other.period {
-            // Of no one distance any more.
+            // No common interval any more.
             into.period = 0;
         }
         let end = |start: i64, duration: i64| start.saturating_add(duration.max(0));
@@ -161,7 +161,7 @@ mod tests {
 
     type Rows = BTreeMap<(String, Vec<String>), (i64, u64)>;
 
-    /// What there is of each type and stack, by names.
+    /// The contents by type and stack, by names.
     fn rows(profiles: &[Profile]) -> Rows {
         let mut rows = Rows::new();
         for profile in profiles {

@@ -1,7 +1,7 @@
-//! What a server counts about itself, as a list: each crate writes one, from which its counters, their snapshot, the status
-//! answer, `/metrics`, the alert rules in `deploy/prometheus` and the checks of the dashboards are made.
+//! A server's metrics, as a list: each crate writes one, from which its counters, their snapshot, the status response,
+//! `/metrics`, the alert rules in `deploy/prometheus` and the checks of the dashboards are generated.
 //!
-//! Guarantee: whether a counter is a loss is said in the list, beside what to do about it, and nowhere else.
+//! Guarantee: whether a counter is a loss, and what to do about it, is stated in the list and nowhere else.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As OpenMetrics writes it.
+    /// Its name in OpenMetrics.
     pub fn word(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
@@ -130,20 +130,20 @@ impl Loss {
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// Its whole name, without the `_total` of counters.
+    /// Its full name, without a counter's `_total`.
     pub name: &'static str,
     /// What it counts, in one line.
     pub help: &'static str,
-    /// How it moves.
+    /// Its kind.
     pub kind: Kind,
-    /// What it is counted in.
+    /// Its unit.
     pub unit: Unit,
     /// What its growth means, if it indicates a loss.
     pub loss: Option<Loss>,
 }
 
 impl Metric {
-    /// The name of its samples at `/metrics`.
+    /// The name of its samples in `/metrics`.
     pub fn sample_name(&self) -> String {
         match self.kind {
             Kind::Counter => format!("{}_total", self.name),
@@ -151,7 +151,7 @@ impl Metric {
         }
     }
 
-    /// The name without its unit, where it ends with the unit: encoders add it themselves.
+    /// The name without its unit, if it ends with one: encoders add the unit themselves.
     pub fn stem(&self) -> (&'static str, Option<Unit>) {
         match self.name.strip_suffix(self.unit.suffix()) {
             Some(stem) if self.unit != Unit::Count => (stem, Some(self.unit)),
@@ -176,7 +176,7 @@ pub struct LossCount {
 }
 
 impl LossCount {
-    /// Of a metric, when its growth is a loss.
+    /// For a metric whose growth is a loss.
     pub fn of(metric: &Metric, count: u64) -> Option<LossCount> {
         metric.loss.map(|loss| LossCount {
             name: metric.name,

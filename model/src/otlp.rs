@@ -1,8 +1,9 @@
-//! OTLP ⇄ model. Guarantees: what a proxy encodes decodes to an equal [`WorkloadWindow`]; input of others is
-//! taken as far as it has a meaning here, and what is left out is counted by reason, never dropped in silence.
-//! Every index of a third-party profile is checked at both ends.
+//! OTLP ⇄ model. Guarantees: what a proxy encodes decodes to an equal [`WorkloadWindow`]; input from others is accepted
+//! as far as it has a meaning here, and what is dropped is counted by reason, never silently. Every index of a
+//! third-party profile is checked at both ends.
 //!
-//! Profiles of all three layouts that share the package name are read ([`read_profiles`]), and both requests as JSON.
+//! All three layouts of profiles that share the package name are supported ([`read_profiles`]), and both kinds of
+//! request as JSON.
 //!
 //! Source: opentelemetry-proto 1.11 (`metrics.v1`, `profiles.v1development`), OpenTelemetry semantic conventions.
 
@@ -81,11 +82,11 @@ pub mod names {
     pub const SAMPLE_COUNT: &str = "emberline.samples";
     /// GNU build id of a mapping.
     pub const BUILD_ID: &str = "process.executable.build_id.gnu";
-    /// Samples per CPU second really taken.
+    /// Samples actually taken per CPU second.
     pub const RATE_HZ: &str = "emberline.profile.rate_hz";
     /// Samples lost.
     pub const DROPPED: &str = "emberline.profile.dropped";
-    /// Stacks cut at the frame limit.
+    /// Stacks truncated at the frame limit.
     pub const TRUNCATED: &str = "emberline.profile.truncated";
     /// CPU time of the sampled threads, nanoseconds.
     pub const CPU_NS: &str = "emberline.profile.cpu_ns";
@@ -101,7 +102,7 @@ pub mod names {
     pub const INSTANCE: &str = "service.instance.id";
 }
 
-/// How many windows are looked at to find one; requests of more are refused later.
+/// How many windows are searched for an existing one; requests with more are refused later.
 const WINDOWS_SEARCHED: usize = 2048;
 
 /// Part of a request that was dropped or changed, counted by reason.
@@ -120,7 +121,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Of something that has a name.
+    /// With the name of what was dropped.
     pub fn of(reason: &'static str, what: &str, count: u64) -> Rejected {
         Rejected {
             reason,
@@ -130,7 +131,7 @@ impl Rejected {
         }
     }
 
-    /// The same, and which service sent it in what shape.
+    /// Adds the sending service and the shape.
     pub fn sent_by(self, service: &str, shape: &'static str) -> Rejected {
         Rejected {
             service: service.to_owned(),
@@ -164,11 +165,11 @@ impl Rejected {
     }
 }
 
-/// Most characters of what was left out.
+/// The most characters of the name.
 const MOST_WHAT: usize = 200;
-/// Most things that are named for one reason.
+/// The most names per reason.
 const MOST_NAMES: usize = 32;
-/// What stands for those beyond.
+/// Stands for further names.
 const OTHERS: &str = "others";
 
 impl From<(&'static str, u64)> for Rejected {
@@ -199,17 +200,17 @@ impl Decoded {
         Rejected::from((reason, count)).add_to(&mut self.rejected);
     }
 
-    /// Counts points of a metric that are left out.
+    /// Counts points of a metric that are dropped.
     fn refuse(&mut self, service: &str, metric: &str, shape: &'static str, reason: &'static str, points: u64) {
         self.leave_out(Rejected::of(reason, metric, points).sent_by(service, shape));
     }
 
-    /// Counts points of a metric that are taken, and say less than they seem to.
+    /// Counts points of a metric that are accepted but less reliable than they seem.
     fn doubt(&mut self, service: &str, metric: &str, shape: &'static str, reason: &'static str, points: u64) {
         self.change(Rejected::of(reason, metric, points).sent_by(service, shape));
     }
 
-    /// The window of a workload, made when it is not there yet.
+    /// A workload's window, created if missing.
     pub(crate) fn window(
         &mut self,
         workload: &Workload,
@@ -220,8 +221,8 @@ impl Decoded {
         let is_it = |w: &WorkloadWindow| {
             (w.start_unix_s, w.length_s, w.component) == (start_unix_s, length_s, component) && w.workload == *workload
         };
-        // Only among the last ones, or a request of tiny windows would cost the square of its size. A window that is
-        // not found stands there twice, which adds up to the same.
+        // Only among the last ones, or a request of tiny windows would take quadratic time. A window that is not found
+        // is duplicated, which adds up to the same.
         let first = self.windows.len().saturating_sub(WINDOWS_SEARCHED);
         let found = self.windows[first..].iter().rposition(is_it).map(|at| first + at);
         let at = found.unwrap_or_else(|| {
@@ -336,7 +337,7 @@ fn resource(workload: &Workload, component: Component) -> Resource {
     }
 }
 
-/// Who a resource is; `None` when it does not say its service.
+/// The workload of a resource; `None` if it does not name its service.
 fn workload_of(resource: Option<&Resource>) -> Option<(Workload, Component)> {
     let attributes = &resource?.attributes;
     let known = |key| find_text(attributes, key).filter(|text| !text.is_empty());

@@ -1,8 +1,8 @@
-//! Paths of small numbers as a tree, so that what paths have in common is there once, or nearly.
+//! Paths of small numbers as a tree, so that common parts are stored once, or nearly.
 //!
-//! Guarantees: a node is named by its number, which never changes; a parent's number is smaller than its children's.
-//! Wrong on purpose: a node may have several children of the same step. Who needs them to be one merges them once, when
-//! everything is there ([`PathTree::merged`]); looking for a child at each step costs more than all the rest.
+//! Guarantees: a node is identified by its number, which never changes; a parent's number is smaller than its
+//! children's. Wrong on purpose: a node may have several children for the same step. They can be merged once at the end
+//! ([`PathTree::merged`]); searching for a child at each step costs more than all the rest.
 
 /// No node.
 const NONE: u32 = u32::MAX;
@@ -13,7 +13,7 @@ struct Node {
     step: u32,
 }
 
-/// A tree of paths; the number of a node means something for this tree alone.
+/// A tree of paths; a node's number is meaningful only within its tree.
 #[derive(Debug, Clone)]
 pub struct PathTree {
     nodes: Vec<Node>,
@@ -26,10 +26,10 @@ impl Default for PathTree {
 }
 
 impl PathTree {
-    /// The node above all paths, in which the empty one ends.
+    /// The root, in which the empty path ends.
     pub const ROOT: u32 = 0;
 
-    /// A tree with room for so many nodes.
+    /// A tree with room for `nodes` nodes.
     pub fn with_capacity(nodes: usize) -> PathTree {
         let mut all = Vec::with_capacity(nodes + 1);
         all.push(Node {
@@ -39,17 +39,17 @@ impl PathTree {
         PathTree { nodes: all }
     }
 
-    /// Makes room for so many more nodes.
+    /// Makes room for `nodes` more nodes.
     pub fn reserve(&mut self, nodes: usize) {
         self.nodes.reserve(nodes);
     }
 
-    /// How many nodes there are, the root included; their numbers are below this.
+    /// The number of nodes, including the root; all numbers are below it.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// True without any path but the empty one.
+    /// True if there is no path but the empty one.
     pub fn is_empty(&self) -> bool {
         self.nodes.len() == 1
     }
@@ -60,17 +60,17 @@ impl PathTree {
         (self.nodes.len() - 1) as u32
     }
 
-    /// A new path below a node; where it ends.
+    /// Adds a path below a node; returns its last node.
     pub fn extend(&mut self, node: u32, steps: impl IntoIterator<Item = u32>) -> u32 {
         steps.into_iter().fold(node, |node, step| self.push(node, step))
     }
 
-    /// The node above; the root has none.
+    /// A node's parent; the root has none.
     pub fn parent(&self, node: u32) -> Option<u32> {
         Some(self.nodes[node as usize].parent).filter(|&parent| parent != NONE)
     }
 
-    /// The last step to a node; the root's means nothing.
+    /// The last step to a node; meaningless for the root.
     pub fn step(&self, node: u32) -> u32 {
         self.nodes[node as usize].step
     }
@@ -80,12 +80,12 @@ impl PathTree {
         self.nodes[1..].iter().map(|node| (node.parent, node.step))
     }
 
-    /// The steps to a node, the last one first.
+    /// The steps to a node, last one first.
     pub fn steps_up(&self, node: u32) -> StepsUp<'_> {
         StepsUp { tree: self, node }
     }
 
-    /// The nodes below each.
+    /// The children of each node.
     pub fn children(&self) -> Children {
         let mut children = Children {
             links: vec![(NONE, NONE); self.len()],
@@ -98,11 +98,11 @@ impl PathTree {
         children
     }
 
-    /// Which nodes have a last step that no node above them has, so that what a path passes twice counts once: what passes
-    /// through these nodes is what passes the step. `of` says what a step stands for, a number below `many`.
+    /// Which nodes have a last step that no ancestor has, so that a step that recurs on a path counts once: what passes
+    /// through these nodes is what passes the step. `of` maps steps to numbers below `many`.
     pub fn outermost(&self, children: &Children, many: usize, of: impl Fn(u32) -> u32) -> Vec<bool> {
         let mut outermost = vec![false; self.len()];
-        // How often each step is on the path to the node being looked at.
+        // How often each step is on the path to the current node.
         let mut open = vec![0u32; many];
         let mut next = children.first(PathTree::ROOT);
         while let Some(mut here) = next {
@@ -110,7 +110,7 @@ impl PathTree {
             outermost[here as usize] = *on_path == 0;
             *on_path += 1;
             next = children.first(here);
-            // At a leaf: up until there is a sibling.
+            // At a leaf: go up until there is a sibling.
             while next.is_none() {
                 let Some(parent) = self.parent(here) else { break };
                 open[of(self.step(here)) as usize] -= 1;
@@ -121,7 +121,7 @@ impl PathTree {
         outermost
     }
 
-    /// The same paths, with one child for each step.
+    /// The same paths, with one child per step.
     pub fn merged(&self) -> Merged {
         let children = self.children();
         let steps = self.below_root().map(|(_, step)| step as usize + 1).max().unwrap_or(0);
@@ -129,11 +129,11 @@ impl PathTree {
             tree: PathTree::with_capacity(self.len()),
             node_of: vec![PathTree::ROOT; self.len()],
         };
-        // The last of those that became each node of the merged tree, and before each of those another one.
+        // The last of the nodes merged into each node of the new tree, and for each of those the previous one.
         let (mut alike, mut next_alike) = (vec![PathTree::ROOT], vec![NONE; self.len()]);
-        // The child that a step led to, and of which node it is one.
+        // The child that a step led to, and its parent.
         let mut child_for: Vec<(u32, u32)> = vec![(NONE, NONE); steps];
-        // One path after the other, as they were added: what follows lies close by.
+        // One path after the other, as they were added: successive nodes are close in memory.
         let mut open = vec![PathTree::ROOT];
         while let Some(parent) = open.pop() {
             let first = merged.tree.len() as u32;
@@ -158,7 +158,7 @@ impl PathTree {
     }
 }
 
-/// The nodes below each node of a tree.
+/// The children of each node of a tree.
 #[derive(Debug, Clone)]
 pub struct Children {
     /// The first child, and the next sibling.
@@ -166,29 +166,29 @@ pub struct Children {
 }
 
 impl Children {
-    /// Those of a node, ascending.
+    /// A node's children, ascending.
     pub fn of(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
         let first = self.first(node);
         std::iter::successors(first, |&child| self.next_sibling(child))
     }
 
-    /// The first of a node's.
+    /// A node's first child.
     pub fn first(&self, node: u32) -> Option<u32> {
         Some(self.links[node as usize].0).filter(|&child| child != NONE)
     }
 
-    /// The next of the same parent's.
+    /// The next child of the same parent.
     pub fn next_sibling(&self, node: u32) -> Option<u32> {
         Some(self.links[node as usize].1).filter(|&sibling| sibling != NONE)
     }
 }
 
-/// A tree in which each path is there once.
+/// A tree in which each path occurs once.
 #[derive(Debug, Clone)]
 pub struct Merged {
     /// The tree.
     pub tree: PathTree,
-    /// What each node of the tree before became.
+    /// The new node of each old one.
     pub node_of: Vec<u32>,
 }
 
@@ -200,7 +200,7 @@ pub struct StepsUp<'a> {
 }
 
 impl StepsUp<'_> {
-    /// True when no step is left.
+    /// True if no step is left.
     pub fn is_empty(&self) -> bool {
         self.node == PathTree::ROOT
     }
@@ -219,17 +219,17 @@ impl Iterator for StepsUp<'_> {
     }
 }
 
-/// Takes paths over from one tree into another. What is above a node is taken over once, whatever comes below it.
+/// Copies paths from one tree into another. What is above a node is copied once, whatever follows below it.
 #[derive(Debug)]
 pub struct Translation {
-    /// Number here → number there.
+    /// Old number → new number.
     nodes: Vec<u32>,
-    /// On the way to the node being translated.
+    /// The path to the node being copied.
     path: Vec<u32>,
 }
 
 impl Translation {
-    /// For all nodes that a tree has now.
+    /// For all current nodes of a tree.
     pub fn from(tree: &PathTree) -> Translation {
         let mut nodes = vec![NONE; tree.len()];
         nodes[PathTree::ROOT as usize] = PathTree::ROOT;
@@ -239,7 +239,7 @@ impl Translation {
         }
     }
 
-    /// The node there that a node of `tree` becomes; `below` says what a step below a node there becomes.
+    /// The new node for a node of `tree`; `below` maps each step, given the new parent.
     pub fn node(&mut self, tree: &PathTree, node: u32, mut below: impl FnMut(u32, u32) -> u32) -> u32 {
         let mut next = node;
         while self.nodes[next as usize] == NONE {
@@ -313,7 +313,7 @@ mod tests {
             paths in prop::collection::vec(prop::collection::vec(0u32..6, 0..7), 0..60),
         ) {
             let (tree, _) = tree(&paths);
-            // Steps that stand for the same.
+            // Steps that map to the same number.
             let of = |step: u32| step / 2;
             let outermost = tree.outermost(&tree.children(), 3, of);
             prop_assert!(!outermost[PathTree::ROOT as usize]);

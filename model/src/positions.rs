@@ -1,7 +1,8 @@
-//! Where the values of a list stand, found by their content.
+//! Positions of values in a list, found by content.
 //!
-//! Guarantees: equal values get the same position, and no value is held twice: the index holds positions only, a
-//! quarter of what a map with the values as keys takes. Hashing is keyed, so that nobody can choose values that collide.
+//! Guarantees: equal values get the same position, and no value is stored twice: the index contains only positions, a
+//! quarter of the size of a map with the values as keys. Hashing is keyed, so that nobody can choose values that
+//! collide.
 
 use std::{
     collections::hash_map::RandomState,
@@ -10,7 +11,7 @@ use std::{
 
 use hashbrown::HashTable;
 
-/// The index of one list, which must grow by [`Positions::place`] only.
+/// The index of one list, which must only grow through [`Positions::place`].
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     table: HashTable<u32>,
@@ -18,13 +19,13 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    /// Where a value stands; `None` if it is not in the list.
+    /// The position of a value; `None` if it is not in the list.
     pub(crate) fn find<T: Hash + Eq>(&self, list: &[T], value: &T) -> Option<u32> {
         let hash = self.hasher.hash_one(value);
         self.table.find(hash, |&at| list[at as usize] == *value).copied()
     }
 
-    /// Where a value stands; it is added at the end if it is new.
+    /// The position of a value; a new one is appended.
     pub(crate) fn place<T: Hash + Eq>(&mut self, list: &mut Vec<T>, value: T) -> u32 {
         let hasher = &self.hasher;
         let hash = hasher.hash_one(&value);

@@ -1,5 +1,4 @@
-//! pprof ⇄ model, gzip included. Guarantee: the total of what is written equals the total of what was given. Reading is in
-//! [`read_file`].
+//! pprof ⇄ model, gzip included. Guarantee: the total written equals the total given. For reading, see [`read_file`].
 //!
 //! Source: the pprof format, github.com/google/pprof `proto/profile.proto`.
 
@@ -28,7 +27,7 @@ use crate::{
 /// A file that is not a pprof profile, or too large a one.
 #[derive(Debug, thiserror::Error)]
 pub enum PprofError {
-    /// Packed and broken.
+    /// Compressed and damaged.
     #[error("cannot read the pprof file: {0}")]
     Packed(UnpackError),
     /// Not the protobuf of a profile.
@@ -43,7 +42,7 @@ pub enum PprofError {
     /// It expands to too much data.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
-    /// A reference that points nowhere.
+    /// A dangling reference.
     #[error("not a valid pprof file: {0}")]
     Invalid(String),
 }
@@ -51,7 +50,7 @@ pub enum PprofError {
 /// One value type of a pprof file, as a profile with named frames.
 #[derive(Debug, Clone)]
 pub struct PprofValue {
-    /// `type/unit` of the value, as it was read: `cpu/nanoseconds` also where the file counts milliseconds.
+    /// `type/unit` of the value, as in the file: `cpu/nanoseconds` even if the file counts milliseconds.
     pub name: String,
     /// The samples of that type.
     pub profile: Profile,
@@ -91,7 +90,7 @@ pub struct PprofMeta {
     pub time_ns: i64,
     /// Length of the range in nanoseconds.
     pub duration_ns: i64,
-    /// Distance of two samples; 0 when unknown.
+    /// Interval between samples; 0 if unknown.
     pub period: i64,
 }
 
@@ -157,7 +156,7 @@ pub fn write(meta: &PprofMeta, resolved: &ResolvedStacks, rows: &[(u64, [i64; 2]
             ..pb::Location::default()
         });
     }
-    // A row whose stack is not in the dictionary keeps its value, under a function that says so.
+    // A row whose stack is not in the dictionary keeps its value, under a placeholder function.
     let mut unknown: Option<u64> = None;
     let mut samples = Vec::with_capacity(rows.len());
     for (stack, values) in rows {
@@ -210,7 +209,7 @@ pub fn write(meta: &PprofMeta, resolved: &ResolvedStacks, rows: &[(u64, [i64; 2]
     written.expect("writing to memory does not fail")
 }
 
-/// Resolves a profile whose locations are named, without a dictionary: stack ids are positions in it.
+/// Resolves a profile with named locations, without a dictionary: stack ids are positions in it.
 pub fn resolve_named(profile: &Profile) -> ResolvedStacks {
     let mut resolved = ResolvedStacks::default();
     let mut by_id: HashMap<u64, u32> = HashMap::new();

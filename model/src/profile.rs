@@ -1,7 +1,7 @@
-//! Profiles: weighted stacks with labels, and the places they mention.
+//! Profiles: weighted stacks with labels, and the locations they refer to.
 //!
-//! Guarantee: a native stack is a list of (build, file offset), known before any symbol is; names come later
-//! from a table per build, so nothing stored changes when they arrive.
+//! Guarantee: a native stack is a list of (build, file offset), known before any symbol; names come later from a table
+//! per build, so nothing stored changes when they arrive.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::workload::LabelSet;
 pub struct ProfileType(pub String);
 
 impl ProfileType {
-    /// CPU time in nanoseconds, sampled by CPU time: what Emberline's own sampler measures.
+    /// CPU time in nanoseconds, sampled by CPU time, as by Emberline's own sampler.
     pub const CPU: &'static str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 
     /// [`ProfileType::CPU`].
@@ -47,12 +47,12 @@ impl ProfileType {
         ProfileType::is_gauge_text(&self.0)
     }
 
-    /// As [`ProfileType::is_gauge`], of a type as text.
+    /// Like [`ProfileType::is_gauge`], for a type as text.
     pub fn is_gauge_text(text: &str) -> bool {
         let [name, sample_type, ..] = ProfileType::parts_of(text);
         match sample_type {
             "inuse_space" | "inuse_objects" | "goroutine" | "goroutines" | "threadcreate" | "live" => true,
-            // Heaps of V8 and of allocators that say no more than this.
+            // Heaps of V8 and of allocators that are no more specific.
             "space" | "objects" => matches!(name, "memory" | "heap"),
             _ => false,
         }
@@ -73,7 +73,7 @@ pub struct Mapping {
     pub path: String,
 }
 
-/// What a key of a mapping begins with where the text itself would not tell a build id from a path.
+/// Prefix of a mapping's key if the text alone would not distinguish a build id from a path.
 const BUILD_MARK: &str = "build:";
 const PATH_MARK: &str = "path:";
 
@@ -92,7 +92,7 @@ impl Mapping {
     }
 }
 
-/// One function at one place; a location has several when calls were inlined.
+/// One function at one location; a location has several if calls were inlined.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 pub struct Frame {
     /// Normalised demangled name ([`crate::function::normalise`]).
@@ -106,7 +106,7 @@ pub struct Frame {
 /// One entry of a stack.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
-    /// An instruction of a file, known by its offset in that file; a call's return address minus one.
+    /// An instruction in a file, identified by its offset in that file; a call's return address minus one.
     Native {
         /// Index into [`Profile::mappings`].
         mapping: u32,
@@ -142,11 +142,11 @@ pub struct Exemplar {
     pub label_set: u32,
     /// In the unit of the profile type.
     pub value: i64,
-    /// When it was taken, nanoseconds since the Unix epoch; the start of the profile where the sender does not say.
+    /// When it was taken, nanoseconds since the Unix epoch; the start of the profile if the sender does not say.
     pub unix_ns: i64,
-    /// The trace; zeros when only the span is known.
+    /// The trace; zeros if only the span is known.
     pub trace_id: [u8; 16],
-    /// The span; 0 when only the trace is known.
+    /// The span; 0 if only the trace is known.
     pub span_id: u64,
 }
 
@@ -154,7 +154,7 @@ impl Exemplar {
     /// Maximum that a reader takes from one profile; the collector's limits are lower.
     pub const MAX_READ: usize = 100_000;
 
-    /// A trace as two numbers, the most significant half first.
+    /// A trace as two numbers, most significant half first.
     pub fn trace_halves(&self) -> (u64, u64) {
         let whole = u128::from_be_bytes(self.trace_id);
         ((whole >> 64) as u64, whole as u64)
@@ -173,7 +173,7 @@ pub struct ProfileStats {
     pub rate_hz: f64,
     /// Samples lost because a ring or table was full.
     pub dropped: u64,
-    /// Stacks cut at the frame limit.
+    /// Stacks truncated at the frame limit.
     pub truncated: u64,
     /// CPU time of the sampled threads, in nanoseconds, by their own clocks.
     pub cpu_ns: u64,
@@ -190,11 +190,11 @@ pub struct Profile {
     pub start_unix_ns: i64,
     /// Length in nanoseconds.
     pub duration_ns: i64,
-    /// Distance of two samples in the period's unit; 0 when unknown.
+    /// Interval between samples in the period's unit; 0 if unknown.
     pub period: i64,
-    /// Files mentioned by locations.
+    /// Files referred to by locations.
     pub mappings: Vec<Mapping>,
-    /// Places mentioned by stacks.
+    /// Locations referred to by stacks.
     pub locations: Vec<Location>,
     /// Lists of indices into `locations`, leaf first.
     pub stacks: Vec<Vec<u32>>,
@@ -210,7 +210,7 @@ pub struct Profile {
     pub stats: ProfileStats,
 }
 
-/// Why a profile's tables do not fit together.
+/// Why a profile's tables are inconsistent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProfile {
     /// An index is outside its table.
@@ -250,7 +250,7 @@ impl Profile {
         }
     }
 
-    /// Adds an exemplar, or counts it when there are too many.
+    /// Adds an exemplar, or counts it if there are too many.
     pub fn push_exemplar(&mut self, exemplar: Exemplar) {
         if self.exemplars.len() < Exemplar::MAX_READ {
             self.exemplars.push(exemplar);
@@ -267,7 +267,7 @@ impl Profile {
         }
         let mut at = 0;
         self.exemplars.retain(|_| {
-            // The nth is kept where the share of those kept so far steps to the next whole number.
+            // The nth is kept if the number kept so far reaches the next integer.
             let kept = (at + 1) * limit / all > at * limit / all;
             at += 1;
             kept
@@ -282,8 +282,8 @@ impl Profile {
         self.samples.iter().fold(0, |t, s| t.saturating_add(s.value))
     }
 
-    /// The clock (`cpu` or `wall`) that set off what this profile only counts: samples at a known distance. `None` for
-    /// profiles of other types, or of which the distance is not known.
+    /// The clock (`cpu` or `wall`) that triggered what this profile only counts: samples at a known interval. `None`
+    /// for profiles of other types, or if the interval is unknown.
     pub fn sampled_by(&self) -> Option<&'static str> {
         let [_, sample_type, unit, period_type, period_unit] = self.profile_type.parts();
         let counted = matches!(sample_type, "samples" | "sample") && unit == "count";
@@ -295,7 +295,7 @@ impl Profile {
         }
     }
 
-    /// Makes samples the time between them, as agents outside the process count them; `clock` is that of
+    /// Converts samples to the time between them, as agents outside the process count them; `clock` is that of
     /// [`Profile::sampled_by`].
     pub fn samples_as_time(&mut self, clock: &str) {
         self.profile_type = match clock {
@@ -311,8 +311,8 @@ impl Profile {
         }
     }
 
-    /// Drops the stacks, places, files and label sets that no sample mentions, and renumbers what remains in its order.
-    /// Indices must fit, as [`Profile::validate`] says.
+    /// Drops the stacks, locations, files and label sets that no sample refers to, and renumbers the rest in order.
+    /// Indices must be valid ([`Profile::validate`]).
     pub fn keep_used(&mut self) {
         let used = |len: usize, mentioned: &mut dyn Iterator<Item = u32>| {
             let mut used = vec![false; len];
@@ -417,7 +417,7 @@ impl Profile {
     }
 }
 
-/// Keeps the used entries of a table; answers where each went.
+/// Keeps the used entries of a table; returns the new index of each.
 fn keep<T>(table: &mut Vec<T>, used: &[bool]) -> Vec<u32> {
     let mut next = 0;
     let new_index = used
@@ -460,7 +460,7 @@ mod tests {
         let paths = texts.map(|text| mapping("", text).key().into_owned());
         let different: std::collections::BTreeSet<&String> = builds.iter().chain(&paths).collect();
         assert_eq!(different.len(), 2 * texts.len(), "{builds:?} {paths:?}");
-        // What is stored under the keys of before keeps its identifiers.
+        // Rows stored under the previous keys keep their identifiers.
         assert_eq!([&*builds[0], &*paths[2], &*paths[3]], ["abcd", "/bin/shop", "[vdso]"]);
         assert_eq!(mapping("", "").key(), "");
     }

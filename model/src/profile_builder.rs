@@ -1,8 +1,8 @@
-//! Builds a profile from stacks of names, as other formats give them.
+//! Builds a profile from stacks of names, as other formats contain them.
 //!
-//! Guarantees: equal frames, stacks and label sets are stored once, equal rows are added up (saturating), and what comes
-//! out fits together ([`Profile::validate`]). Memory grows with the different things that were added, not with rows, and
-//! what they take is charged to an allowance where there is one ([`ProfileBuilder::within`]).
+//! Guarantees: equal frames, stacks and label sets are stored once, equal rows are added up (saturating), and the
+//! result is consistent ([`Profile::validate`]). Memory grows with the number of distinct elements, not of rows, and is
+//! charged to an allowance if there is one ([`ProfileBuilder::within`]).
 
 use std::collections::HashMap;
 
@@ -14,15 +14,15 @@ use crate::{
     workload::LabelSet,
 };
 
-/// How many names are remembered as they were spelt, and for each how many places.
+/// How many original names are cached, and how many locations for each.
 const MAX_NAMES: usize = 1 << 16;
 const MAX_PLACES: usize = 4;
 
-/// Locations of frames as their sender spelt them: a format that repeats names in every stack has each normalised once.
+/// Locations of frames by their original names: a format that repeats names in every stack has each normalised once.
 #[derive(Debug, Default)]
 struct Spelt(HashMap<Box<str>, Vec<Place>>);
 
-/// A file, a line, and the location that the name has there.
+/// A file, a line, and the location of the name there.
 type Place = (Box<str>, u32, u32);
 
 impl Spelt {
@@ -56,7 +56,7 @@ pub struct ProfileBuilder {
     /// Stack and labels of each sample.
     row_keys: Vec<(u32, u32)>,
     allowance: Allowance,
-    /// Whether the allowance was enough so far.
+    /// Whether the allowance has been enough so far.
     affordable: Result<(), TooHeavy>,
 }
 
@@ -88,19 +88,19 @@ impl ProfileBuilder {
     }
 
     /// # Errors
-    /// More was added than the memory it may take. Readers ask after each stack, and stop.
+    /// When more was added than the allowance permits. Readers check after each stack, and stop.
     pub(crate) fn affordable(&self) -> Result<(), TooHeavy> {
         self.affordable
     }
 
-    /// Charges for what a reader keeps beside the profile.
+    /// Charges for what a reader keeps outside the profile.
     pub(crate) fn charge(&mut self, what: impl FnOnce(&mut Allowance) -> Result<(), TooHeavy>) -> Result<(), TooHeavy> {
         let charged = what(&mut self.allowance);
         self.affordable = self.affordable.and(charged);
         charged
     }
 
-    /// The location of a frame the sender names; names are cut, cleaned and normalised.
+    /// The location of a frame named by the sender; names are truncated, cleaned and normalised.
     pub fn frame(&mut self, name: &str, file: &str, line: u32) -> u32 {
         let name = if name.is_empty() { "[unknown]" } else { name };
         if let Some(location) = self.spelt.location(name, file, line) {
@@ -112,7 +112,7 @@ impl ProfileBuilder {
         let before = self.profile.locations.len();
         let location = self.locations.place(&mut self.profile.locations, named);
         if self.profile.locations.len() > before {
-            // The entry, its frame and names, its place in the index, and its spelling.
+            // The entry, its frame and names, its place in the index, and its original name.
             let bytes = 240 + 2 * (name.len() + file.len()).min(20_000);
             let _ = self.charge(|allowance| allowance.bytes(bytes));
         }

@@ -1,19 +1,19 @@
-//! What requests speak, and what the numbers mean that they end with.
+//! Protocols of requests, and the meaning of their statuses.
 //!
-//! Guarantee: one place says which status is the server's fault and which the caller's leave, for what our proxies see and for
-//! what others report.
+//! Guarantee: a single place decides which status is the server's fault and which means that the caller left, for what
+//! our proxies see and for what others report.
 
 /// HTTP status of requests whose caller left before the response was complete; nginx uses the same number.
 pub const CALLER_LEFT: u16 = 499;
 
-/// What a request speaks.
+/// The protocol of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// HTTP/1.1 and 1.0.
     Http1 = 0,
     /// HTTP/2 other than gRPC.
     Http2 = 1,
-    /// HTTP/3, which only others report.
+    /// HTTP/3, reported only by others.
     Http3 = 2,
     /// gRPC over HTTP/2.
     Grpc = 3,
@@ -21,10 +21,10 @@ pub enum Protocol {
     Tcp = 4,
 }
 
-/// What the status of a request is.
+/// The kind of a request's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusKind {
-    /// That of HTTP (RFC 9110, 15).
+    /// An HTTP status (RFC 9110, 15).
     Http,
     /// `grpc-status` (gRPC, "Status codes and their use in gRPC").
     Grpc,
@@ -53,12 +53,12 @@ impl Protocol {
         }
     }
 
-    /// The one of a name.
+    /// The protocol with this name.
     pub fn of_name(name: &str) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
     }
 
-    /// What its status is.
+    /// The kind of its statuses.
     pub fn status_kind(self) -> StatusKind {
         match self {
             Protocol::Http1 | Protocol::Http2 | Protocol::Http3 => StatusKind::Http,
@@ -69,12 +69,12 @@ impl Protocol {
 }
 
 impl StatusKind {
-    /// That of a protocol by its name; of names that nobody knows, that of HTTP.
+    /// The kind for a protocol's name; HTTP for unknown names.
     pub fn of_name(protocol: &str) -> StatusKind {
         Protocol::of_name(protocol).map_or(StatusKind::Http, Protocol::status_kind)
     }
 
-    /// True when the server is at fault (of gRPC: OpenTelemetry, "Semantic conventions for gRPC").
+    /// True if the server is at fault (for gRPC: OpenTelemetry, "Semantic conventions for gRPC").
     pub fn is_server_error(self, status: u16) -> bool {
         match self {
             StatusKind::Http => status >= 500,
@@ -84,8 +84,8 @@ impl StatusKind {
         }
     }
 
-    /// True for a request that its caller gave up. It counts as a request and not as an error, and has no latency, which would only
-    /// measure the caller's patience.
+    /// True for a request that its caller gave up. It counts as a request but not as an error, and has no latency,
+    /// which would only measure the caller's patience.
     pub fn is_given_up(self, status: u16) -> bool {
         match self {
             StatusKind::Http => status == CALLER_LEFT,
@@ -95,7 +95,7 @@ impl StatusKind {
         }
     }
 
-    /// The class of a status, of which there are few however many statuses a peer makes up.
+    /// The class of a status, of which there are few, however many statuses a peer makes up.
     pub fn class(self, status: u16) -> u16 {
         match self {
             StatusKind::Http => status / 100 * 100,

@@ -1,5 +1,5 @@
-//! A gRPC codec for messages that stay bytes: a batch is encoded once and not on every attempt, and a request whose layout is
-//! found out from its bytes is taken as it came. Guarantee: what is sent is what was given, byte by byte.
+//! A gRPC codec for messages that remain bytes: a batch is encoded once, not on every attempt, and a request whose
+//! layout is detected from its bytes is received unchanged. Guarantee: what is sent is what was given, byte for byte.
 
 use prost::bytes::{Buf, BufMut, Bytes};
 use tonic::{
@@ -7,7 +7,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// Sends and receives the bytes of messages.
+/// Sends and receives messages as bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RawCodec;
 

@@ -1,6 +1,6 @@
-//! Stacks with names: what a dictionary answers. Guarantee: every frame of every stack is there, inlined ones
-//! included; a location appears as its address until its symbols were looked up, and as `[file]` when that file names
-//! no function there; never as a gap.
+//! Stacks with names: the answer of a dictionary. Guarantee: every frame of every stack is included, even inlined ones;
+//! a location appears as its address until its symbols were looked up, and as `[file]` if that file has no function
+//! there; never as a gap.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::{
     profile::Frame,
 };
 
-/// What is known of one function.
+/// What is known about one function.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FunctionInfo {
-    /// [`crate::function::function_id`]; for an unresolved location the location's own identifier.
+    /// [`crate::function::function_id`]; for an unresolved location, the location's own identifier.
     pub id: u64,
     /// Normalised name; `0x<file offset>` for an unresolved location, `[file]` for one that has no symbol.
     pub name: String,
@@ -64,7 +64,7 @@ impl FunctionInfo {
 /// Stacks as paths of functions.
 #[derive(Debug, Clone, Default)]
 pub struct ResolvedStacks {
-    /// Functions mentioned, each once; shared, because foreign names may be long and numerous.
+    /// Functions referred to, each once; shared, because third-party names may be long and numerous.
     pub functions: Vec<Arc<FunctionInfo>>,
     /// What each stack consists of.
     pub stacks: StackTree,
@@ -78,7 +78,7 @@ impl ResolvedStacks {
     }
 }
 
-/// What a stack has of a profile.
+/// The value of a stack in a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StackValue {
     /// Its stack.
@@ -100,7 +100,7 @@ pub struct StackTree {
 }
 
 impl StackTree {
-    /// Stacks that end in these nodes of a tree; `has_twins` when a node of it may have two children of one step.
+    /// Stacks that end in these nodes of a tree; `has_twins` if a node may have two children for one step.
     pub fn new(paths: PathTree, has_twins: bool, leaves: impl IntoIterator<Item = (u64, u32)>) -> StackTree {
         let leaves = leaves.into_iter();
         if !has_twins {
@@ -124,18 +124,18 @@ impl StackTree {
         &self.paths
     }
 
-    /// How many stacks there are.
+    /// The number of stacks.
     pub fn len(&self) -> usize {
         self.leaves.len()
     }
 
-    /// True without any stack.
+    /// True if there are no stacks.
     pub fn is_empty(&self) -> bool {
         self.leaves.is_empty()
     }
 }
 
-/// From functions, leaf first; of two stacks with one identifier, the last is there.
+/// From functions, leaf first; of two stacks with the same identifier, the last one counts.
 impl<F: IntoIterator<Item = u32>> FromIterator<(u64, F)> for StackTree {
     fn from_iter<I: IntoIterator<Item = (u64, F)>>(stacks: I) -> StackTree {
         let mut paths = PathTree::default();

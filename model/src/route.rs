@@ -1,28 +1,27 @@
-//! Route templates in one spelling: `/cart/{id}` and `/static/{*rest}`, as proxies are configured with.
+//! Route templates in one spelling: `/cart/{id}` and `/static/{*rest}`, as in a proxy's configuration.
 //!
-//! Frameworks write the same template as `/cart/<int:id>`, `/cart/:id`, `/cart/[id]`, `/cart/(?P<id>[0-9]+)/$` and more;
-//! telemetry carries it as they wrote it. Guarantees: what a proxy can be configured with comes out as it went in; a
-//! parameter keeps its name and loses its type; the result is a name of at most
-//! [`MAX_NAME_CHARS`](crate::workload::MAX_NAME_CHARS) characters without a query. Nothing is guessed from values: a path
-//! that is no template stays one.
+//! Frameworks write the same template as `/cart/<int:id>`, `/cart/:id`, `/cart/[id]`, `/cart/(?P<id>[0-9]+)/$` and
+//! more, and telemetry carries their spelling. Guarantees: a valid template of a proxy is unchanged; a parameter keeps
+//! its name and loses its type; the result is a name of at most [`MAX_NAME_CHARS`](crate::workload::MAX_NAME_CHARS)
+//! characters without a query. Nothing is guessed from values: a path that is not a template is left as it is.
 //!
 //! Wrong on purpose: two frameworks that name a parameter differently have two routes.
 //!
-//! One file because a template is one small language: its dialects differ in single letters and are told apart in one pass. The table
-//! of examples is the test of all of them together.
+//! One file because a template is one small language: its dialects differ in single letters and are distinguished in
+//! one pass. The table of examples is the test of all of them together.
 
 use std::borrow::Cow;
 
 use crate::workload::{ROUTE_OTHER, clean_name};
 
-/// Methods that some write before the route.
+/// Methods that some frameworks write before the route.
 const METHODS: [&str; 10] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "HTTP",
 ];
-/// What parameters without a name are called.
+/// The name of unnamed parameters.
 const UNNAMED: &str = "param";
 const UNNAMED_REST: &str = "rest";
-/// Words for types in `<type:name>`; Bottle writes `<name:type>`.
+/// Type names in `<type:name>`; Bottle writes `<name:type>`.
 const TYPES: [&str; 9] = ["int", "string", "float", "path", "uuid", "slug", "any", "str", "re"];
 /// Deepest nesting of groups that is followed.
 const MAX_DEPTH: usize = 8;
@@ -64,7 +63,7 @@ pub fn normalise(route: &str) -> Cow<'_, str> {
     Cow::Owned(written(&pieces, is_regex))
 }
 
-/// Nothing in it is written in any other way than ours.
+/// Whether it is already in our spelling.
 fn is_plain(route: &str) -> bool {
     if route.is_empty() || route == ROUTE_OTHER {
         return true;
@@ -82,7 +81,7 @@ fn is_plain(route: &str) -> bool {
     route.starts_with('/') && ends_well && !route.contains("//") && route.split('/').all(segment) && route.len() <= 256
 }
 
-/// The path behind a method, as in `GET /cart/{id}`.
+/// The path after a method, as in `GET /cart/{id}`.
 fn method_before(text: &str) -> Option<&str> {
     let (first, rest) = text.split_once(' ')?;
     let rest = rest.trim_start();
@@ -106,7 +105,7 @@ struct Scanner<'p> {
     pieces: &'p mut Vec<Piece>,
 }
 
-/// Where a group that opens at the first character ends: the index of its closing one.
+/// The index at which the group opened by the first character closes.
 fn closing(chars: &[char], open: char, close: char) -> Option<usize> {
     let (mut depth, mut in_class, mut escaped) = (0usize, false, false);
     for (at, &c) in chars.iter().enumerate() {
@@ -156,9 +155,9 @@ impl Scanner<'_> {
                     self.pieces.push(Piece::Text(rest[1]));
                     Some(2)
                 }
-                // In a regular expression it makes optional what is before it.
+                // In a regular expression it makes the preceding element optional.
                 '?' | '$' | '^' if self.is_regex => Some(1),
-                // What comes behind it is a query and no part of a route.
+                // What follows is a query, not part of the route.
                 '?' => return,
                 _ => None,
             };
@@ -254,14 +253,15 @@ impl Scanner<'_> {
         Some(end + 1)
     }
 
-    /// A set of characters outside a group of a regular expression.
+    /// A character class outside a group of a regular expression.
     fn class(&mut self, chars: &[char]) -> Option<usize> {
         let end = chars.iter().position(|c| *c == ']')?;
         self.parameter("", false);
         Some(end + 1 + quantifier(&chars[end + 1..]))
     }
 
-    /// `:id`, `:id?`, `:id(\\d+)`, `:rest*`, `:rest(.*)`, where a segment begins or behind `-` and `.` of one with parameters.
+    /// `:id`, `:id?`, `:id(\\d+)`, `:rest*`, `:rest(.*)`, at the start of a segment or after `-` and `.` in one with
+    /// parameters.
     fn colon(&mut self, chars: &[char]) -> Option<usize> {
         let behind = matches!(
             self.pieces.as_slice(),
@@ -280,7 +280,7 @@ impl Scanner<'_> {
             && let Some(end) = closing(&chars[used..], '(', ')')
         {
             let pattern: String = chars[used..=used + end].iter().collect();
-            // `(.:format)` of Rails is a part of its own.
+            // Rails' `(.:format)` is a part of its own.
             if !pattern.starts_with("(.:") {
                 rest = matches_all(&pattern);
                 used += end + 1;
@@ -298,7 +298,7 @@ impl Scanner<'_> {
         Some(used)
     }
 
-    /// `*`, `**`, `*rest`, `**:rest`, where a segment begins.
+    /// `*`, `**`, `*rest`, `**:rest`, at the start of a segment.
     fn star(&mut self, chars: &[char]) -> Option<usize> {
         if self.is_regex || !self.begins_segment() {
             return None;
@@ -338,7 +338,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Length of `*`, `+`, `?`, `{2,3}` behind something.
+/// Length of a quantifier: `*`, `+`, `?`, `{2,3}`.
 fn quantifier(chars: &[char]) -> usize {
     match chars.first() {
         Some('*' | '+' | '?') => 1,
@@ -361,7 +361,7 @@ fn written(pieces: &[Piece], is_regex: bool) -> String {
         match piece {
             Piece::Text('/') if text.ends_with('/') => {}
             Piece::Text(c) => text.push(*c),
-            // Only at the end can a parameter be all that remains.
+            // Only the last parameter can be all that remains.
             Piece::Parameter { name, rest: true } if Some(at) == last => text.push_str(&format!("{{*{name}}}")),
             Piece::Parameter { name, .. } => text.push_str(&format!("{{{name}}}")),
         }
@@ -378,7 +378,7 @@ mod tests {
 
     use super::*;
 
-    /// How frameworks write it, and what it is.
+    /// Frameworks' spelling, and the result.
     const SPELLINGS: &[(&str, &str, &str)] = &[
         ("ours, axum, FastAPI, Spring", "/quote/{id}", "/quote/{id}"),
         ("ours", "/static/{*rest}", "/static/{*rest}"),

@@ -1,8 +1,8 @@
 //! One function between its callers and its callees.
 //!
-//! Guarantees: a stack counts once, however often the function recurs in it: both trees hang on its outermost
-//! occurrence, so the total of either is the function's total; direct callers, and direct callees with what the function
-//! does itself, add up to that total. Computed on all stacks before a display limit cuts anything.
+//! Guarantees: a stack counts once, however often the function recurs in it: both trees are rooted at its outermost
+//! occurrence, so the total of either is the function's total; direct callers, and direct callees plus the function's
+//! self value, add up to that total. Computed on all stacks before a display limit applies.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -41,7 +41,7 @@ pub struct Sandwich {
 
 type Sums = HashMap<Option<u32>, (Pair, [u64; 2])>;
 
-/// Looks at a function (an index into `resolved.functions`); `limit` cuts each tree.
+/// Examines a function (an index into `resolved.functions`); `limit` cuts each tree.
 pub fn sandwich(
     resolved: &ResolvedStacks,
     rows: impl IntoIterator<Item = StackValue>,

@@ -1,8 +1,8 @@
-//! A part of a flame tree, for large trees that are shown piece by piece.
+//! A part of a flame tree, for large trees that are shown in pieces.
 //!
-//! Guarantees: a node's identifier depends on the functions from the root to it alone, so the identifier that one
-//! answer names finds the same node in the next, at any display limit; the self values of a part add up to the total of
-//! its first node at every limit; a part has the exact function table of the whole.
+//! Guarantees: a node's identifier depends only on the functions from the root to it, so the identifier in one response
+//! finds the same node in the next, at any display limit; the self values of a part add up to the total of its first
+//! node at every limit; a part has the exact function table of the whole.
 
 use crate::{
     id,
@@ -12,12 +12,11 @@ use crate::{
 /// Identifier of the root.
 pub const ROOT_NODE: u64 = 0;
 
-/// Identifiers of the nodes of a tree, in its order. A cut node has that of its parent: asking for it shows what was
-/// cut.
+/// Identifiers of a tree's nodes, in its order. A cut node has its parent's: querying it shows what was cut.
 pub fn node_ids(tree: &FlameTree) -> Vec<u64> {
     let mut path: Vec<u64> = Vec::new();
     let mut ids = Vec::with_capacity(tree.nodes.len());
-    // The first node of a part lies below others; only whole trees are identified.
+    // The first node of a part is below others; only whole trees have identifiers.
     for node in &tree.nodes {
         path.truncate(node.depth as usize);
         let parent = path.last().copied().unwrap_or(ROOT_NODE);
@@ -33,8 +32,8 @@ pub fn node_ids(tree: &FlameTree) -> Vec<u64> {
 }
 
 impl FlameTree {
-    /// The part below a node, that node first with depth 0. With a limit, about that many nodes below it remain (the
-    /// largest); `None` when there is no such node. Requires an uncut tree.
+    /// The part below a node, which comes first with depth 0. With a limit, about that many nodes below it remain (the
+    /// largest); `None` if there is no such node. Requires an uncut tree.
     pub fn below(self, node: u64, limit: Option<usize>) -> Option<(FlameTree, Vec<u64>)> {
         let ids = node_ids(&self);
         let is_node = |(at, id): (usize, &u64)| *id == node && !matches!(self.nodes[at].kind, NodeKind::Cut(_));
@@ -59,7 +58,7 @@ fn cut(part: &[Node], ids: &[u64], limit: Option<usize>) -> (Vec<Node>, Vec<u64>
     let keep = limit.unwrap_or(usize::MAX).min(part.len() - 1);
     let mut order: Vec<usize> = (1..part.len()).collect();
     let weight = |at: usize| part[at].total[0].max(part[at].total[1]);
-    // A parent is never smaller than its child and stands before it, so kept nodes keep their ancestors.
+    // A parent is never smaller than its child and comes before it, so kept nodes keep their ancestors.
     order.sort_unstable_by_key(|&at| (std::cmp::Reverse(weight(at)), at));
     let mut kept = vec![false; part.len()];
     kept[0] = true;
@@ -130,7 +129,7 @@ mod tests {
             let shown = build(&stacks, Some(shown_limit));
             let ids = node_ids(&shown);
             for (at, node) in shown.nodes.iter().enumerate() {
-                // What a page knows of a node, or of what was cut below it, finds that node.
+                // What a page knows about a node, or about what was cut below it, finds that node.
                 let (part, part_ids) = whole.clone().below(ids[at], None).unwrap();
                 if !matches!(node.kind, NodeKind::Cut(_)) {
                     prop_assert_eq!(part.nodes[0].total, node.total);

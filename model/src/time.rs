@@ -1,10 +1,10 @@
-//! Windows of time. Guarantee: every instance of every release cuts its windows at the same instants, whole
-//! multiples of [`WINDOW_SECONDS`] since the Unix epoch, so that "the same window" of two releases exists.
+//! Windows of time. Guarantee: every instance of every release cuts its windows at the same times, whole multiples of
+//! [`WINDOW_SECONDS`] since the Unix epoch, so that "the same window" of two releases exists.
 
-/// Length of a window in seconds: what one batch covers.
+/// Length of a window in seconds, the time that one batch covers.
 pub const WINDOW_SECONDS: u32 = 10;
 
-/// The same, to calculate with.
+/// The same, signed for calculations.
 pub const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 
 /// The longest window accepted from other senders: a day.
@@ -15,8 +15,8 @@ pub fn window_start(unix_seconds: i64) -> i64 {
     unix_seconds - unix_seconds.rem_euclid(i64::from(WINDOW_SECONDS))
 }
 
-/// A stretch of time in whole seconds: its start since the Unix epoch, and its length, at least 1. Both ends are rounded,
-/// so that stretches that follow one another do so afterwards, too: no second is covered twice or by none.
+/// An interval in whole seconds: its start since the Unix epoch, and its length, at least 1. Both ends are rounded, so
+/// that adjacent intervals stay adjacent: no second is covered twice or not at all.
 pub fn whole_seconds(start_unix_ns: i64, end_unix_ns: i64) -> (i64, u32) {
     let round = |ns: i64| ns.saturating_add(500_000_000).div_euclid(1_000_000_000);
     let start = round(start_unix_ns);
@@ -24,7 +24,7 @@ pub fn whole_seconds(start_unix_ns: i64, end_unix_ns: i64) -> (i64, u32) {
     (start, u32::try_from(length).unwrap_or(u32::MAX))
 }
 
-/// The whole seconds of a duration; so few, of one that never ends, that some of them can be added up.
+/// The whole seconds of a duration, capped so that several can be added up.
 pub fn seconds_of(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).min(i64::MAX / 4)
 }

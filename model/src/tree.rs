@@ -1,11 +1,11 @@
 //! Flame trees of one profile or of two being compared.
 //!
-//! Guarantees: self and total of every function are computed on all stacks before anything is cut; a display
-//! limit afterwards replaces subtrees by *cut* nodes that carry their sums, so the self values of the shown
-//! nodes add up to the total at every limit, and the function table is the same at every limit. Children are
-//! ordered by name, so frames keep their place when the values change.
+//! Guarantees: self and total of every function are computed on all stacks before anything is cut; a display limit then
+//! replaces subtrees by *cut* nodes that carry their sums, so the self values of the nodes shown add up to the total at
+//! every limit, and the function table is the same at every limit. Children are ordered by name, so frames keep their
+//! place when the values change.
 //!
-//! `build` adds stacks up, `cut` sums what is there and chooses what is shown.
+//! `build` adds up stacks, `cut` sums the result and chooses what is shown.
 
 mod build;
 mod cut;
@@ -35,14 +35,14 @@ pub struct FunctionTotals {
     pub samples: [u64; 2],
 }
 
-/// What a node stands for.
+/// The kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeKind {
-    /// Everything.
+    /// The root, with everything below it.
     Root,
     /// A function, by index into [`FlameTree::functions`].
     Function(u32),
-    /// Subtrees left out at the display limit: how many nodes.
+    /// Subtrees omitted at the display limit: how many nodes.
     Cut(u32),
 }
 
@@ -53,16 +53,16 @@ pub struct Node {
     pub kind: NodeKind,
     /// Distance from the root, which has 0.
     pub depth: u32,
-    /// Value of stacks that end here (of a cut node: everything below).
+    /// Value of stacks that end here (for a cut node: everything below).
     pub self_value: Pair,
     /// Value of stacks that pass through here.
     pub total: Pair,
 }
 
-/// A flame graph: nodes in preorder, the root first, and the functions they name.
+/// A flame graph: nodes in preorder, the root first, and the functions they refer to.
 #[derive(Debug, Clone, Default)]
 pub struct FlameTree {
-    /// Functions, each once; the order is that of first appearance.
+    /// Functions, each once, in order of first appearance.
     pub functions: Vec<Arc<FunctionInfo>>,
     /// Exact sums, parallel to `functions`.
     pub totals: Vec<FunctionTotals>,
@@ -151,7 +151,7 @@ pub(crate) mod tests {
         })
     }
 
-    /// A tree of stacks with side and value, leaf first; function 7 is called `f7`.
+    /// A tree of stacks with side and value, leaf first; function 7 is named `f7`.
     pub(crate) fn build(stacks: &[(Vec<u64>, usize, i64)]) -> TreeBuilder {
         let mut tree = TreeBuilder::new();
         for (frames, side, value) in stacks {
@@ -176,7 +176,7 @@ pub(crate) mod tests {
         assert_eq!(tree.total(), [9, 0]);
     }
 
-    /// Sums per path and per function, of one stack after the other.
+    /// Sums per path and per function, added stack by stack.
     type Plain = (BTreeMap<Vec<u64>, (Pair, Pair)>, BTreeMap<u64, FunctionTotals>);
 
     fn plainly(stacks: &[(Vec<u64>, usize, i64)]) -> Plain {
@@ -201,7 +201,7 @@ pub(crate) mod tests {
         plain
     }
 
-    /// The same of a tree that nothing was cut from; nodes must come in the order of names.
+    /// The same for an uncut tree; nodes must be ordered by name.
     fn of_tree(tree: &FlameTree) -> Plain {
         let mut plain = Plain::default();
         let mut path: Vec<u64> = Vec::new();
@@ -232,8 +232,8 @@ pub(crate) mod tests {
             prop_assert_eq!(of_tree(&tree), expected);
         }
 
-        /// Rows of all stacks or of some, of functions with an id each or of some that share one, into an empty tree or
-        /// after others.
+        /// Rows of all stacks or of some, of functions with unique ids or shared ones, into an empty tree or after
+        /// others.
         #[test]
         fn a_dictionary_s_paths_make_the_tree_that_its_stacks_make(
             stacks in prop::collection::vec(prop::collection::vec(0u32..5, 0..9), 1..40),

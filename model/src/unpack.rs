@@ -1,13 +1,12 @@
-//! Files that are packed: gzip and zstd, told by their first bytes.
+//! Decompression: gzip and zstd, recognised by their first bytes.
 //!
-//! Guarantee: no more than the limit is unpacked, and no more memory is taken for it than a constant beyond that.
+//! Guarantee: no more than the limit is decompressed, and memory exceeds it only by a constant.
 
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 
-/// The largest window of zstd that is accepted, as a power of two: what encoders use by default. A frame may ask for
-/// gigabytes.
+/// The largest zstd window accepted, as a power of two: the encoders' default. A frame may ask for gigabytes.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Why a file could not be decompressed.
@@ -19,15 +18,15 @@ pub enum UnpackError {
         /// The limit.
         limit: usize,
     },
-    /// Broken or cut off.
+    /// Damaged or truncated.
     #[error("not valid gzip: {0}")]
     Gzip(std::io::Error),
-    /// Broken or cut off.
+    /// Damaged or truncated.
     #[error("not valid zstd: {0}")]
     Zstd(std::io::Error),
 }
 
-/// Unpacks a file; `None` when it is not packed.
+/// Decompresses a file; `None` if it is not compressed.
 pub(crate) fn unpack(bytes: &[u8], limit: usize) -> Result<Option<Vec<u8>>, UnpackError> {
     let mut unpacked = Vec::new();
     let most = (limit as u64).saturating_add(1);

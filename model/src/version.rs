@@ -1,4 +1,4 @@
-//! Versions as people read them.
+//! Ordering of versions.
 
 use std::cmp::Ordering;
 
@@ -25,7 +25,7 @@ pub fn compare_versions(a: &str, b: &str) -> Ordering {
     a_rest.len().cmp(&b_rest.len()).then_with(|| a.cmp(b))
 }
 
-/// The leading characters that are all digits or all something else.
+/// The leading characters that are all digits or all non-digits.
 fn run(text: &str) -> &str {
     let digits = text.starts_with(|c: char| c.is_ascii_digit());
     let end = text.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(text.len());

@@ -1,16 +1,16 @@
-//! How much memory a message needs once it is read, told from its bytes without reading it.
+//! How much memory a decoded message needs, estimated from its bytes without decoding it.
 //!
-//! Protobuf writes an empty element in two bytes, and a program needs a hundred for it: what is bounded on the wire is
-//! not yet bounded in memory. Guarantees: weighing allocates nothing, follows no nesting beyond [`MAX_DEPTH`] and takes
-//! time linear in the bytes; a message that weighs less than a limit needs less than that limit while it is decoded.
-//! What readers make of a decoded message is charged to a limit of the same size while it is made ([`Allowance`]).
+//! Protobuf encodes an empty element in two bytes, while a program needs a hundred: a limit on the wire does not yet
+//! limit memory. Guarantees: weighing allocates nothing, follows no nesting beyond [`MAX_DEPTH`] and takes time linear
+//! in the bytes; a message below a limit needs less memory than that limit to decode. What readers build from a decoded
+//! message is charged to a limit of the same size as it is built ([`Allowance`]).
 //!
-//! Wrong on purpose: weights are estimates from above, made of sizes of structs with room for growing vectors; bytes
-//! that are no message are given the weight of what could be read, for the decoder to refuse.
+//! Wrong on purpose: weights are upper estimates, based on struct sizes with room for growing vectors; invalid bytes
+//! get the weight of what could be read, for the decoder to refuse.
 
 use crate::profile::Frame;
 
-/// How much larger than its bytes a message may become in memory. Profiles of real programs take two to five times.
+/// How much larger than its bytes a message may become in memory. Real profiles take two to five times.
 pub const MEMORY_FACTOR: u64 = 8;
 
 /// Memory limit for a message, derived from its size limit. Small limits apply to bytes, not to memory.
@@ -18,7 +18,7 @@ pub fn memory_of(most_bytes: u64) -> u64 {
     most_bytes.saturating_mul(MEMORY_FACTOR).saturating_add(1 << 20)
 }
 
-/// What a message may have of bytes for which so much memory is enough: the inverse of [`memory_of`].
+/// The message size for which this much memory is enough: the inverse of [`memory_of`].
 pub fn bytes_of(most_memory: u64) -> u64 {
     most_memory.saturating_sub(1 << 20) / MEMORY_FACTOR
 }
@@ -32,36 +32,36 @@ const NUMBER: u64 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("decoding needs more than {limit} bytes of memory: too many small elements; send less at once")]
 pub struct TooHeavy {
-    /// What it may need.
+    /// The most it may need.
     pub limit: u64,
 }
 
-/// What one field that has a length weighs.
+/// The weight of a length-delimited field.
 #[derive(Debug)]
 pub(crate) struct Shape {
-    /// For being there.
+    /// Per element.
     pub(crate) each: u64,
-    /// For each of its bytes.
+    /// Per byte.
     pub(crate) per_byte: u64,
-    /// Fields with a length inside, by number; others are skipped by the decoder and weigh nothing.
+    /// Length-delimited fields inside, by number; others are skipped by the decoder and weigh nothing.
     pub(crate) fields: &'static [(u64, &'static Shape)],
 }
 
-/// A field that is text or bytes.
+/// A field of text or bytes.
 pub(crate) static TEXT: Shape = Shape {
     each: 64,
     per_byte: 1,
     fields: &[],
 };
 
-/// A packed list of numbers, one byte or more each.
+/// A packed list of numbers, at least a byte each.
 pub(crate) static NUMBERS: Shape = Shape {
     each: 32,
     per_byte: 12,
     fields: &[],
 };
 
-/// Weighs a message; stops with an error as soon as it is heavier than the limit.
+/// Weighs a message; stops with an error as soon as it exceeds the limit.
 pub(crate) fn weigh(message: &[u8], shape: &Shape, limit: u64) -> Result<u64, TooHeavy> {
     let mut weight = 0;
     add(message, shape, limit, MAX_DEPTH, &mut weight)?;
@@ -132,7 +132,7 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// What may still be made of a request.
+/// What may still be built from a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     limit: u64,
@@ -144,31 +144,31 @@ impl Allowance {
         Allowance { limit, used: 0 }
     }
 
-    /// Charges for frames that stacks will mention.
+    /// Charges for frames that stacks will refer to.
     pub(crate) fn location(&mut self, frames: &[Frame]) -> Result<(), TooHeavy> {
         let bytes = |frame: &Frame| 120 + frame.function.len() + frame.file.len();
         let frames: usize = frames.iter().map(bytes).sum();
         charge(&mut self.used, 80 + frames as u64, self.limit)
     }
 
-    /// Charges for a stack of so many frames, once in its table and once in the index of it.
+    /// Charges for a stack with this many frames, once in its table and once in that table's index.
     pub(crate) fn stack(&mut self, frames: usize) -> Result<(), TooHeavy> {
         charge(&mut self.used, 160 + 8 * frames as u64, self.limit)
     }
 
-    /// Charges for something of so many bytes.
+    /// Charges for this many bytes.
     pub(crate) fn bytes(&mut self, bytes: usize) -> Result<(), TooHeavy> {
         charge(&mut self.used, bytes as u64, self.limit)
     }
 
-    /// Charges for all of it being there `times` times.
+    /// Charges for `times` copies of everything.
     pub(crate) fn copies(&mut self, times: usize) -> Result<(), TooHeavy> {
         let more = self.used.saturating_mul(times.saturating_sub(1) as u64);
         charge(&mut self.used, more, self.limit)
     }
 }
 
-/// Weighs text of lines and separators: collapsed stacks, `perf script`.
+/// Weighs text by lines and separators: collapsed stacks, `perf script`.
 pub(crate) fn weigh_text(text: &[u8], limit: u64) -> Result<u64, TooHeavy> {
     let mut weight = 2 * text.len() as u64;
     for byte in text {

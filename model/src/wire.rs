@@ -1,5 +1,5 @@
-//! Batch ⇄ bytes, as the journal holds them. Guarantee: decoding what was encoded gives an equal batch; bytes
-//! that are not a batch give an error, never a panic or a half batch.
+//! Batch ⇄ bytes, as stored in the journal. Guarantee: decoding an encoded batch gives an equal one; bytes that are not
+//! a batch give an error, never a panic or a partial batch.
 
 use prost::Message;
 

@@ -170,8 +170,8 @@ impl LabelSet {
     }
 }
 
-/// Cuts a name to [`MAX_NAME_CHARS`] characters and replaces control characters and marks of direction, so that no stored name can
-/// break a terminal, a log line or a page.
+/// Cuts a name to [`MAX_NAME_CHARS`] characters and replaces control characters and direction marks, so that no stored
+/// name can break a terminal, a log line or a page.
 pub fn clean_name(name: &str) -> String {
     name.chars()
         .take(MAX_NAME_CHARS)
@@ -179,8 +179,8 @@ pub fn clean_name(name: &str) -> String {
         .collect()
 }
 
-/// Characters that change what is around them instead of being shown: controls, and marks that turn the direction of
-/// text, by which a name can be made to look like another one.
+/// Characters that affect their surroundings instead of being shown: controls, and marks that change the direction of
+/// text, by which a name can be made to look like another.
 pub(crate) fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

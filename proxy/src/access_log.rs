@@ -1,8 +1,9 @@
-//! The access log: a line for each request, with Envoy's names.
+//! The access log: a line per request, with Envoy's names.
 //!
-//! Guarantees: failed requests and those with a response flag are always written, of all others the share that `sampled`
-//! says; the data path never waits for the disk: what the writer cannot take is dropped and counted; a file that was moved
-//! away is opened anew. Texts of callers are cut at [`MOST_TEXT`] bytes and cannot begin a line or an entry of their own.
+//! Guarantees: failed requests and those with a response flag are always written, plus the share of the others that
+//! `sampled` sets; the data path never waits for the disk: what the writer cannot keep up with is dropped and counted;
+//! a file that was moved away is reopened. Callers' text is truncated to [`MOST_TEXT`] bytes and cannot begin a line or
+//! an entry of its own.
 //!
 //! Source of names and of the text format: Envoy, "Access logging", default format strings.
 
@@ -33,11 +34,11 @@ use crate::{
     trace::{REQUEST_ID, TRACEPARENT, random},
 };
 
-/// Entries that wait for the writer.
+/// Entries waiting for the writer.
 const QUEUE: usize = 1_024;
-/// Longest text of a caller in an entry, in bytes.
+/// Longest text from a caller in an entry, in bytes.
 const MOST_TEXT: usize = 1_024;
-/// How often the writer looks whether its file is still there.
+/// How often the writer checks that its file is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The path that means standard output, wherever that leads.
 const STDOUT: &str = "/dev/stdout";
@@ -46,7 +47,7 @@ const STDOUT: &str = "/dev/stdout";
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog {
     queue: SyncSender<Message>,
-    /// Share of requests without a fault that are written, in 2^-32.
+    /// Share of requests without a fault that are written, in units of 2^-32.
     sampled: u64,
     counters: Arc<Counters>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -58,7 +59,7 @@ enum Message {
     End,
 }
 
-/// What is known of a request before it has ended.
+/// What is known about a request before it has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     caller: Option<IpAddr>,
@@ -68,14 +69,14 @@ pub(crate) struct Head {
     user_agent: String,
     request_id: String,
     trace_id: String,
-    /// Who answers, when it is known.
+    /// Who responds, once it is known.
     pub(crate) endpoint: String,
-    /// Why this process answered itself.
+    /// Why this process responded itself.
     pub(crate) reason: &'static str,
 }
 
 impl Head {
-    /// Of a connection of opaque bytes.
+    /// For a connection of opaque bytes.
     pub(crate) fn of_connection(caller: IpAddr) -> Head {
         Head {
             caller: Some(caller),
@@ -83,7 +84,7 @@ impl Head {
         }
     }
 
-    /// Of a request.
+    /// For a request.
     pub(crate) fn of(caller: IpAddr, head: &request::Parts) -> Head {
         let authority = head.uri.authority().map(|authority| cut(authority.as_str()));
         let path = head.uri.path_and_query().map_or("", |path| path.as_str());
@@ -142,7 +143,7 @@ struct Json<'a> {
     response_code_details: &'a str,
     bytes_received: u64,
     bytes_sent: u64,
-    /// Milliseconds, as all times.
+    /// Milliseconds, like all times.
     duration: f64,
     upstream_service_time: Option<f64>,
     user_agent: &'a str,
@@ -159,7 +160,7 @@ impl AccessLog {
     /// Opens the log and starts its writer.
     ///
     /// # Errors
-    /// When the file cannot be opened; the message names it and the setting.
+    /// When the file cannot be opened; the message names both the file and the setting.
     pub(crate) fn start(config: &AccessLogConfig, counters: &Arc<Counters>) -> io::Result<AccessLog> {
         let mut output = Output::open(&config.path)?;
         let (queue, entries) = sync_channel(QUEUE);
@@ -181,8 +182,8 @@ impl AccessLog {
         record.error || record.flags != ResponseFlags::NONE || (random() >> 32) < self.sampled
     }
 
-    /// Writes the entry of a finished request; `bytes` are all that were received and sent, `ended_unix_ms` and `lasted` say when it
-    /// began.
+    /// Writes the entry of a finished request; `bytes` is everything received and sent, `ended_unix_ms` and `lasted`
+    /// determine when it began.
     pub(crate) fn write(
         &self,
         head: Head,
@@ -208,13 +209,13 @@ impl AccessLog {
         }
     }
 
-    /// Writes what waits and ends the writer. Blocks for the disk.
+    /// Writes what is queued and ends the writer. Blocks on the disk.
     pub(crate) fn stop(&self) {
         let writer = self.writer.lock().take();
         if let Some(writer) = writer
             && self.queue.send(Message::End).is_ok()
         {
-            // Its panic, if it had one, was printed.
+            // A panic of the writer has already been printed.
             let _ = writer.join();
         }
     }
@@ -266,7 +267,7 @@ impl Output {
         }
     }
 
-    /// Opens the file anew where another one, or none, has its name now.
+    /// Reopens the file if its name now belongs to another one, or to none.
     fn look(&mut self) -> io::Result<()> {
         let Output::File { path, file, inode } = self else {
             return Ok(());
@@ -359,7 +360,7 @@ impl Entry {
                     route_name: &self.labels.route,
                     peer: &peer,
                 };
-                // Text and numbers: there is nothing in it that JSON cannot say.
+                // Text and numbers: JSON can represent all of it.
                 line.push_str(&serde_json::to_string(&json).unwrap_or_default());
             }
             AccessLogFormat::Text => {
@@ -386,7 +387,7 @@ impl Entry {
     }
 }
 
-/// Text within quotes: nothing in it ends them or the line.
+/// Text within quotes: nothing in it can end the quotes or the line.
 fn quoted(text: &str) -> String {
     if text.is_empty() {
         return "-".to_owned();

@@ -1,17 +1,17 @@
-//! The greatest age of connections.
+//! The maximum age of connections.
 
 use std::time::{Duration, Instant};
 
 use crate::trace::random;
 
-/// When a connection that is opened now retires: at its greatest age, give or take a tenth, so that those that were opened together do
-/// not go together.
+/// When a connection that is opened now retires: at its maximum age, give or take a tenth, so that connections opened
+/// together do not all end together.
 pub(crate) fn retires(age: Duration) -> Instant {
     let share = 0.9 + 0.2 * (random() >> 32) as f64 / 4_294_967_296.0;
     Instant::now() + age.mul_f64(share)
 }
 
-/// Whether it is to retire.
+/// Whether it is due to retire.
 pub(crate) fn is_over(retires: Option<Instant>) -> bool {
     retires.is_some_and(|at| at <= Instant::now())
 }

@@ -1,4 +1,4 @@
-//! Bodies on their way through: streamed frame by frame, never buffered, but for a beginning that came too early ([`early`]).
+//! Bodies in transit: streamed frame by frame, never buffered, except for a beginning that came too early ([`early`]).
 
 mod early;
 
@@ -28,22 +28,22 @@ use crate::wire::headers::strip_forbidden_trailers;
 /// Any error of a body or service.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of a request: what a service behind [`Mesh::serve`](crate::Mesh::serve) reads, and what goes to a
-/// destination. Forbidden trailers are dropped.
+/// The body of a request: what a service behind [`Mesh::serve`](crate::Mesh::serve) reads, and what is sent to an
+/// endpoint. Forbidden trailers are dropped.
 #[derive(Debug)]
 pub struct RequestBody {
     inner: Inner,
     /// Bytes that passed, for the request's record.
     count: Option<Arc<AtomicU64>>,
-    /// When they did, for whoever waits for the response.
+    /// When they passed, for the side that waits for the response.
     moved: Option<Arc<LastMove>>,
-    /// What passed, for sending it once more.
+    /// What passed, in case it is sent again.
     kept: Option<Arc<KeptBody>>,
     /// Dropped when the body is over.
     held: Option<Held>,
 }
 
-/// Something that lives as long as a body is on its way.
+/// Something that lives as long as a body is in transit.
 struct Held(#[expect(dead_code, reason = "held, not read")] Box<dyn Any + Send + Sync>);
 
 impl fmt::Debug for Held {
@@ -52,7 +52,7 @@ impl fmt::Debug for Held {
     }
 }
 
-/// The beginning of a body that has passed; all of it, as long as it is short. It can be had more than once.
+/// The beginning of a body that has passed; all of it if it is short. It can be read more than once.
 #[derive(Debug)]
 pub(crate) struct KeptBody {
     most: usize,
@@ -81,7 +81,7 @@ impl KeptBody {
         state.is_whole = is_last;
     }
 
-    /// The whole body again; `None` where that is not here.
+    /// The whole body again; `None` if it is not available.
     pub(crate) fn again(&self) -> Option<RequestBody> {
         let state = self.state.lock();
         if !state.is_whole || state.is_too_long {
@@ -105,7 +105,7 @@ fn copy_of(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
     }
 }
 
-/// When a body moved last.
+/// When a body last made progress.
 #[derive(Debug)]
 pub(crate) struct LastMove {
     since: Instant,
@@ -118,7 +118,7 @@ impl LastMove {
         self.milliseconds.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// How long ago; since the request was made, if it has not moved.
+    /// How long ago; since the request was created if nothing has moved.
     pub(crate) fn elapsed(&self) -> Duration {
         let moved = Duration::from_millis(self.milliseconds.load(Ordering::Relaxed));
         self.since.elapsed().saturating_sub(moved)
@@ -159,7 +159,7 @@ impl RequestBody {
         RequestBody::of(Inner::Incoming(body))
     }
 
-    /// Lets its beginning be read before there is anybody to take it; `None` where it has come as a whole.
+    /// Lets its beginning be read before anything consumes it; `None` if it has already arrived completely.
     pub(crate) fn read_early(&mut self) -> Option<Early> {
         match std::mem::replace(&mut self.inner, Inner::Nothing) {
             Inner::Incoming(body) => {
@@ -184,7 +184,7 @@ impl RequestBody {
         }
     }
 
-    /// Keeps what passes from now on, up to so many bytes; whoever asked first has said how many.
+    /// Keeps what passes from now on, up to `most` bytes; the first caller decides how many.
     pub(crate) fn keep(&mut self, most: usize) -> Arc<KeptBody> {
         if let Some(kept) = &self.kept {
             return Arc::clone(kept);
@@ -211,7 +211,7 @@ impl RequestBody {
         }));
     }
 
-    /// When bytes passed last, if they are counted.
+    /// When bytes last passed, if they are counted.
     pub(crate) fn last_move(&self) -> Option<Arc<LastMove>> {
         self.moved.clone()
     }
@@ -348,7 +348,7 @@ impl Body for LocalBody {
 /// The body of a response: someone else's, or our own.
 #[derive(Debug)]
 pub(crate) enum EitherBody<B> {
-    /// From the destination or the service.
+    /// From the endpoint or the service.
     Theirs(B),
     /// Of our own making.
     Ours(LocalBody),

@@ -1,19 +1,19 @@
-//! What callers may make this process hold: one sum of memory and of connections for all listeners and workers.
+//! What callers may make this process hold: one limit on memory and one on connections for all listeners and workers.
 //!
-//! Policy: nothing waits in line for a place. When places or memory are out, a connection without a request gives its up: first
-//! those that never had one (silent, or with half a head), then those that have been idle the longest. A connection that
-//! finds no place is closed, a request that finds no memory is answered 503, a head that finds none ends its connection;
-//! each is counted by cause. One caller's address holds at most a share of it all, of inbound listeners, so that whoever
-//! fills its share leaves the others theirs.
+//! Policy: nothing queues for a slot. When slots or memory run out, connections without a request are closed: first
+//! those that never had one (silent, or with half a head), then those that have been idle the longest. A connection
+//! that still gets no slot is closed, a request without memory is answered 503, a head without memory ends its
+//! connection; each is counted by cause. On inbound listeners, one caller's address gets at most a share of the total,
+//! so that a caller who uses up its share leaves the others theirs.
 //!
 //! Memory is charged by what things cost at most in this process ([`CONNECTION`], [`REQUEST`], ...), not by what the
-//! allocator says, so that the answer is the same on every machine. Bodies are streamed, and the buffers they pass
-//! through are part of these costs; when half of the memory is given away they are kept at their smallest
+//! allocator reports, so that the result is the same on every machine. Bodies are streamed, and the buffers they pass
+//! through are part of these costs; once half of the memory is in use, buffers are kept at their smallest
 //! ([`Budget::is_tight`]).
 //!
-//! Wrong on purpose: the end of a response over HTTP/1 stays in the library's buffer until the caller takes it, after its
-//! request was counted as over; a connection in that state makes place like an idle one, and ends after
-//! `limits.body_idle_ms`.
+//! Wrong on purpose: the end of a response over HTTP/1 stays in the library's buffer until the caller reads it, after
+//! its request was counted as finished; a connection in that state is closed to make room like an idle one, and ends
+//! after `limits.body_idle_ms`.
 
 pub(crate) mod guard;
 
@@ -41,39 +41,40 @@ use crate::{
 
 /// A caller's connection: its task, the library's two buffers of 8 KiB, and what the kernel keeps.
 pub(crate) const CONNECTION: usize = 20 << 10;
-/// What HTTP/2 adds to a connection: its buffers, tables of header compression, and a window of bodies.
+/// What HTTP/2 adds to a connection: its buffers, header compression tables, and a window of bodies.
 pub(crate) const HTTP2: usize = 192 << 10;
-/// What TLS adds to a connection: 9 KiB of keys and buffers as measured while it is idle, and a record of 16 KiB in the making.
+/// What TLS adds to a connection: 9 KiB of keys and buffers as measured while idle, and a 16 KiB record being
+/// assembled.
 pub(crate) const TLS: usize = 25 << 10;
-/// A request on its way: the connection to its destination, and the response's buffers.
+/// A request in flight: the connection to its endpoint, and the response's buffers.
 pub(crate) const REQUEST: usize = 40 << 10;
 /// A request that the application itself answers.
 pub(crate) const SERVED: usize = 16 << 10;
-/// A connection of bytes that nobody looks into: two buffers and the destination's end.
+/// A connection of opaque bytes: two buffers and the connection to the endpoint.
 pub(crate) const TCP: usize = 40 << 10;
 /// A header in a map, besides the bytes of its name and value.
 const HEADER: usize = 128;
 
-/// What the process needs beside callers: its code, its tables of names, and the queue of batches.
+/// What the process needs apart from callers: its code, its tables of names, and the queue of batches.
 const OWN_BYTES: u64 = 24 << 20;
-/// Assumed where nothing limits memory.
+/// Assumed if nothing limits memory.
 const UNLIMITED_BYTES: u64 = 512 << 20;
 /// Descriptors of this process's own: listeners, the exporter, the admin port, files.
 const OWN_DESCRIPTORS: u64 = 128;
 
-/// What of a machine is there for callers.
+/// What a machine has available for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
     /// Bytes.
     pub(crate) bytes: usize,
     /// Connections.
     pub(crate) connections: usize,
-    /// Connections to destinations that may be kept while nothing uses them.
+    /// Idle connections to endpoints that may be kept.
     pub(crate) idle_upstreams: usize,
 }
 
 impl Room {
-    /// Of this machine and what is written; warns where both do not fit.
+    /// From this machine and the configuration; warns if the two do not fit.
     pub(crate) fn of(limits: &Limits) -> Room {
         let memory = machine::memory_limit_bytes().unwrap_or(UNLIMITED_BYTES);
         let descriptors = machine::raise_descriptors();
@@ -96,7 +97,7 @@ impl Room {
     fn within(limits: &Limits, memory: u64, descriptors: u64) -> Room {
         let derived = (memory.saturating_sub(OWN_BYTES) / 2).max(4 << 20);
         let free = descriptors.saturating_sub(OWN_DESCRIPTORS).max(descriptors / 2);
-        // Every connection of a caller may need one to a destination, and a few are kept that nobody uses.
+        // Every caller's connection may need one to an endpoint, and a few idle ones are kept.
         let connections = usize::try_from(free * 2 / 5).unwrap_or(usize::MAX).max(1);
         Room {
             bytes: limits
@@ -108,23 +109,23 @@ impl Room {
     }
 }
 
-/// The sums.
+/// The totals.
 #[derive(Debug)]
 pub(crate) struct Budget {
     room: Room,
     share: f64,
     bytes: AtomicUsize,
     connections: AtomicUsize,
-    /// Windows of HTTP/2 connections to destinations, in bytes.
+    /// Windows of HTTP/2 connections to endpoints, in bytes.
     windows: AtomicUsize,
     callers: Mutex<HashMap<IpAddr, Weak<Account>>>,
     places: Mutex<Slab<Arc<Guard>>>,
     counters: Arc<Counters>,
-    /// Counts up with every request: who was quiet the longest has the smallest.
+    /// Incremented with every request: the connection idle for longest has the smallest value.
     clock: AtomicUsize,
 }
 
-/// A part of the windows; given back when dropped.
+/// A share of the windows; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Windows {
     budget: Arc<Budget>,
@@ -141,7 +142,7 @@ impl Drop for Windows {
 #[derive(Debug)]
 pub(crate) struct Account {
     budget: Arc<Budget>,
-    /// Where a share counts.
+    /// If the caller has a share.
     caller: Option<IpAddr>,
     most_bytes: usize,
     most_connections: usize,
@@ -176,22 +177,23 @@ impl Budget {
         &self.counters
     }
 
-    /// Most of it is given away: buffers are to stay small.
+    /// More than half of the memory is in use: buffers should stay small.
     pub(crate) fn is_tight(&self) -> bool {
         self.bytes.load(Relaxed) > self.room.bytes / 2
     }
 
-    /// Places run out.
+    /// Slots are running out.
     pub(crate) fn is_crowded(&self) -> bool {
         self.is_tight() || self.connections.load(Relaxed) > self.room.connections / 2
     }
 
-    /// Whether one more connection to a destination may hold so much of responses that nobody takes.
+    /// Whether one more connection to an endpoint may hold `bytes` of unread responses.
     pub(crate) fn has_windows(&self, bytes: u32) -> bool {
         self.windows.load(Relaxed).saturating_add(bytes as usize) <= self.room.bytes / 4
     }
 
-    /// Counts the window of a connection to a destination, whether there is room for it or not: each has one at least.
+    /// Counts the window of a connection to an endpoint, even if there is no room for it: each endpoint has at least
+    /// one.
     pub(crate) fn reserve_windows(self: &Arc<Self>, bytes: u32) -> Windows {
         self.windows.fetch_add(bytes as usize, Relaxed);
         Windows {
@@ -200,12 +202,12 @@ impl Budget {
         }
     }
 
-    /// The time in requests.
+    /// The time, counted in requests.
     pub(crate) fn tick(&self) -> usize {
         self.clock.fetch_add(1, Relaxed)
     }
 
-    /// A place for a new connection. `caller` is given where callers have shares.
+    /// A slot for a new connection. `caller` is given if callers have shares.
     pub(crate) fn admit(self: &Arc<Self>, caller: Option<IpAddr>) -> Result<Arc<Guard>, Full> {
         let account = self.account(caller.map(host_of));
         if account.connections.load(Relaxed) >= account.most_connections
@@ -255,8 +257,8 @@ impl Budget {
         account
     }
 
-    /// Ends connections without a request, a few at a time because looking for them takes a look at all. Whether there
-    /// were any.
+    /// Ends connections without a request, a few at a time because finding them means scanning all. Returns whether
+    /// there were any.
     fn make_room(&self, of: impl Fn(&Guard) -> bool) -> bool {
         let mut quiet: Vec<(bool, usize, Arc<Guard>)> = Vec::new();
         let places = self.places.lock();
@@ -280,7 +282,7 @@ impl Budget {
         true
     }
 
-    /// Gives a connection's place back, once.
+    /// Gives back a connection's slot, once.
     pub(crate) fn leave(&self, guard: &Guard) {
         let Some(place) = guard.take_place() else { return };
         self.places.lock().try_remove(place);
@@ -290,7 +292,7 @@ impl Budget {
         account.give(CONNECTION + guard.take_head());
     }
 
-    /// Bytes given away.
+    /// Bytes in use.
     #[cfg(test)]
     fn used(&self) -> (usize, usize) {
         (self.connections.load(Relaxed), self.bytes.load(Relaxed))
@@ -298,7 +300,7 @@ impl Budget {
 }
 
 impl Account {
-    /// Takes bytes, or says whose bound they exceed.
+    /// Takes bytes, or says whose limit they exceed.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Full> {
         let own = self.bytes.fetch_add(bytes, Relaxed) + bytes;
         let all = self.budget.bytes.fetch_add(bytes, Relaxed) + bytes;
@@ -319,7 +321,7 @@ impl Account {
         self.budget.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Takes bytes for a request; where there are none, connections without one give theirs.
+    /// Takes bytes for a request; if there are none, connections without a request are closed.
     pub(crate) fn take_for_request(&self, bytes: usize) -> Result<(), Full> {
         let mut taken = self.take(bytes);
         for _ in 0..4 {
@@ -345,7 +347,7 @@ impl Drop for Account {
     fn drop(&mut self) {
         if let Some(caller) = self.caller {
             let mut callers = self.budget.callers.lock();
-            // Another one of the same caller may have taken its place.
+            // Another connection of the same caller may have replaced it.
             if callers.get(&caller).is_some_and(|known| known.strong_count() == 0) {
                 callers.remove(&caller);
             }
@@ -353,7 +355,7 @@ impl Drop for Account {
     }
 }
 
-/// What a list of headers costs in memory, which compression may have made of a few bytes.
+/// What a list of headers costs in memory; a few compressed bytes may have become this.
 pub(crate) fn cost_of(headers: &HeaderMap) -> usize {
     headers
         .iter()
@@ -386,7 +388,7 @@ mod tests {
             (small.bytes, small.connections, small.idle_upstreams),
             (20 << 20, 358, 179)
         );
-        // Callers, their destinations, idle ones and the process's own.
+        // Callers, their endpoints, idle connections and the process's own.
         assert!(2 * small.connections + small.idle_upstreams + 128 <= 1024);
         let unit = Room::within(&limits, 256 << 20, 65_536);
         assert_eq!((unit.bytes, unit.connections), (116 << 20, 26_163));
@@ -415,7 +417,7 @@ mod tests {
             [false, false, true, false]
         );
         fourth.begin();
-        // Then the one that has been idle, and then nobody.
+        // Then the one that has been idle, and then none.
         let fifth = budget.admit(None).unwrap();
         assert!(served.is_to_leave());
         fifth.begin();

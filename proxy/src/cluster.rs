@@ -1,12 +1,12 @@
-//! The endpoints of one service: who gets the next request, and the connections that are kept for it.
+//! The endpoints of one service: which one gets the next request, and the connections kept open to them.
 //!
-//! Guarantees: endpoints are shared by the weights of what was written ([`balancer`]); one that accepts no connection costs no
-//! request while another one does ([`send`]); whether a request that may have arrived is sent once more is decided in
-//! two places: over a connection of the pool that ended ([`replay`]), and as configured ([`retry`]). What was written as a name is all its addresses ([`name`]). A cluster with a single address takes no
-//! lock to pick it.
+//! Guarantees: endpoints share requests by the configured weights ([`balancer`]); an endpoint that accepts no
+//! connection costs no request as long as another one does ([`send`]); whether a request that may have arrived is sent
+//! again is decided in two places: for a pooled connection that ended ([`replay`]), and by configuration ([`retry`]). A
+//! configured name stands for all its addresses ([`name`]). A cluster with a single address takes no lock to pick it.
 //!
-//! Wrong on purpose: a request that went on to another release is not in the record of the one that accepted no connection; such
-//! attempts are counted for the process (`emberline_proxy_upstream_connection_failures`).
+//! Wrong on purpose: if a request moves on to another release, its record does not mention the one that accepted no
+//! connection; such attempts are counted for the process (`emberline_proxy_upstream_connection_failures`).
 
 mod balancer;
 mod check;
@@ -58,7 +58,7 @@ use crate::{
     config::{Address, BalancerKind, BalancerOptions, HashOn, RetryConfig, Timeouts},
 };
 
-/// How requests are shared among endpoints, and tried again.
+/// How requests are shared among endpoints, and retried.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sharing {
     pub(crate) balancer: BalancerKind,
@@ -74,12 +74,12 @@ pub(crate) struct Cluster {
     sharing: Sharing,
     retries: Retries,
     key: Option<HashKey>,
-    /// How fast the averages of latencies decay, if they are read.
+    /// How fast the averages of latencies decay, if they are used.
     decay: Option<Duration>,
     current: ArcSwap<Current>,
-    /// Held while `current` is made anew.
+    /// Held while `current` is rebuilt.
     following: Mutex<()>,
-    /// The only endpoint there is or ever will be.
+    /// The only endpoint, if there can never be another.
     only: Option<Arc<Endpoint>>,
     has_names: bool,
 }
@@ -90,10 +90,10 @@ struct Member {
     weight: u32,
 }
 
-/// The endpoints as they are now.
+/// The current endpoints.
 #[derive(Debug)]
 struct Current {
-    /// The answer for each member that is a name.
+    /// The resolved addresses of each member that is a name.
     seen: Vec<Option<Addresses>>,
     balancer: Balancer,
 }
@@ -125,7 +125,7 @@ impl Current {
 }
 
 impl Cluster {
-    /// `members`: what was written as destinations, with their weights.
+    /// `members`: the configured destinations, with their weights.
     pub(crate) fn new(members: impl IntoIterator<Item = (Upstream, u32)>, sharing: Sharing) -> Cluster {
         let members: Vec<Member> = members
             .into_iter()
@@ -155,7 +155,7 @@ impl Cluster {
         }
     }
 
-    /// A service at equal addresses.
+    /// A service at addresses of equal weight.
     pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, budget: &Arc<Budget>) -> Cluster {
         let group = Group::new("", None, Watch::default(), budget.counters());
         let members = addresses.iter().map(|&at| {
@@ -165,12 +165,12 @@ impl Cluster {
         Cluster::new(members, Sharing::default())
     }
 
-    /// The key that a request is hashed by, if it is and has one; a connection that carries no requests has no headers.
+    /// The key that a request is hashed by, if any; a connection that carries no requests has no headers.
     pub(crate) fn key_of(&self, headers: Option<&HeaderMap>, caller: IpAddr) -> Option<u64> {
         self.key.as_ref()?.of(headers, caller)
     }
 
-    /// Whose turn it is. Waits only for the first answer for a name, and only if there is nobody else.
+    /// The next endpoint. Waits only for the first answer for a name, and only if there is no other endpoint.
     async fn pick(&self, key: Option<u64>, timeouts: &Timeouts) -> Result<Arc<Endpoint>, UpstreamError> {
         match self.pick_after(key, &[]) {
             Some(endpoint) => Ok(endpoint),
@@ -192,7 +192,7 @@ impl Cluster {
         self.pick_after(key, &[]).ok_or(UpstreamError::NoDestination)
     }
 
-    /// Whose turn it is with a request that was `tried` elsewhere.
+    /// The next endpoint for a request that was `tried` elsewhere.
     fn pick_after(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
         if let Some(only) = &self.only {
             return tried.is_empty().then(|| Arc::clone(only));
@@ -203,7 +203,7 @@ impl Cluster {
         Some(picked)
     }
 
-    /// How many endpoints there are.
+    /// The number of endpoints.
     fn size(&self) -> usize {
         match &self.only {
             Some(_) => 1,
@@ -211,7 +211,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the latest answers for names over.
+    /// Picks up the latest addresses of names.
     fn follow(&self) {
         if !self.has_names || !self.current.load().is_outdated(&self.members) {
             return;
@@ -220,13 +220,13 @@ impl Cluster {
         self.current.store(Arc::new(Current::of(&self.members, &self.sharing)));
     }
 
-    /// What an address stands for already, to keep its connections.
+    /// The existing upstream for an address, whose connections are kept.
     pub(crate) fn find(&self, address: &Address) -> Option<&Upstream> {
         let mut known = self.members.iter().map(|member| &member.upstream);
         known.find(|upstream| upstream.address() == address)
     }
 
-    /// Closes connections that were idle for too long or were closed by the other end.
+    /// Closes connections that have been idle for too long or were closed by the other end.
     pub(crate) fn sweep(&self) {
         self.follow();
         for endpoint in self.current.load().balancer.endpoints() {

@@ -1,7 +1,7 @@
-//! Counts of the data path that no request carries: connections, refusals, retries, reloads.
+//! Counters of the data path that belong to no request: connections, refusals, retries, reloads.
 //!
-//! Guarantee: plain relaxed atomics, so counting never waits; nothing here is on the path of a request that goes well
-//! over a pooled connection.
+//! Guarantee: plain relaxed atomics, so counting never waits; a request that succeeds over a pooled connection touches
+//! none of them.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-/// Why something found no place; the name in metrics.
+/// The resource that ran out; its name in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full(pub(crate) &'static str);
 
@@ -38,7 +38,7 @@ impl Count {
     }
 }
 
-/// How many there are now.
+/// A current number.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Gauge(Arc<AtomicI64>);
 
@@ -54,7 +54,7 @@ impl Gauge {
     }
 }
 
-/// One of those that are counted.
+/// One unit of a gauge.
 #[derive(Debug)]
 pub(crate) struct InUse(Gauge);
 
@@ -64,7 +64,7 @@ impl Drop for InUse {
     }
 }
 
-/// Ends of connections with TLS, as metrics name them.
+/// The two sides of TLS connections, as metrics name them.
 pub(crate) const INBOUND: &str = "inbound";
 pub(crate) const OUTBOUND: &str = "outbound";
 
@@ -100,7 +100,7 @@ pub(crate) struct Counters {
     pub(crate) identities_refused: Count,
     tls_handshakes: Mutex<BTreeMap<&'static str, u64>>,
     tls_failures: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
-    /// When certificates end, in seconds since 1970, by file.
+    /// When certificates expire, in seconds since 1970, by file.
     certificates: Mutex<BTreeMap<String, u64>>,
     tls_warned: Mutex<Option<Instant>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
@@ -119,12 +119,12 @@ impl Counters {
         self.connections_open.one()
     }
 
-    /// Counts a request that was refused before it went anywhere.
+    /// Counts a request that was refused before it was forwarded.
     pub(crate) fn refuse(&self, reason: &'static str) {
         *self.refused.lock().entry(reason).or_default() += 1;
     }
 
-    /// Counts a connection or request that found no place, and says once a minute that there are such.
+    /// Counts a connection or request refused for lack of resources, and logs at most once a minute.
     pub(crate) fn refuse_connection(&self, full: Full) {
         *self.full.lock().entry(full.0).or_default() += 1;
         let mut warned = self.warned.lock();
@@ -140,12 +140,12 @@ impl Counters {
         );
     }
 
-    /// Counts a handshake of TLS that went well, at one of the two ends.
+    /// Counts a successful TLS handshake on one of the two sides.
     pub(crate) fn tls_handshake(&self, end: &'static str) {
         *self.tls_handshakes.lock().entry(end).or_default() += 1;
     }
 
-    /// Counts a failure of TLS, and says once a minute that there are such.
+    /// Counts a TLS failure, and logs at most once a minute.
     pub(crate) fn tls_failed(&self, end: &'static str, reason: &'static str, error: &dyn fmt::Display) {
         *self.tls_failures.lock().entry((end, reason)).or_default() += 1;
         let mut warned = self.tls_warned.lock();
@@ -157,7 +157,7 @@ impl Counters {
         tracing::warn!(listener = end, reason, %error, "TLS failed; further failures within a minute are only counted");
     }
 
-    /// Replaces what is known of when certificates end.
+    /// Replaces what is known about the expiry of certificates.
     pub(crate) fn certificates_end(&self, ends: BTreeMap<String, u64>) {
         *self.certificates.lock() = ends;
     }
@@ -183,12 +183,12 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_http2_connections",
-                "Open HTTP/2 connections to destinations",
+                "Open HTTP/2 connections to endpoints",
                 &counters.http2_connections,
             ),
             (
                 "emberline_proxy_http2_streams",
-                "HTTP/2 streams to destinations in use",
+                "HTTP/2 streams to endpoints in use",
                 &counters.http2_streams,
             ),
             (
@@ -203,7 +203,7 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_endpoints_unhealthy",
-                "Endpoints that do not pass their health checks",
+                "Endpoints that fail their health checks",
                 &counters.endpoints_unhealthy,
             ),
         ];
@@ -229,12 +229,12 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_upstream_connections",
-                "Connections opened to destinations",
+                "Connections opened to endpoints",
                 &counters.upstream_connections,
             ),
             (
                 "emberline_proxy_upstream_connection_failures",
-                "Failed attempts to connect to an address of a destination, also where another one was used instead",
+                "Failed attempts to connect to an endpoint, even if another one was used instead",
                 &counters.upstream_failures,
             ),
             (
@@ -259,28 +259,28 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_retries",
-                "Requests resent: a pooled connection was closed, HTTP/2 said that they were not processed, or as `retries` says",
+                "Requests resent: a pooled connection was closed, HTTP/2 reported them as not processed, or `retries` applied",
                 &counters.retries,
             ),
             (
                 "emberline_proxy_retry_budget_spent",
-                "Requests that failed and were not retried because the budget of retries was spent",
+                "Requests that failed and were not retried because the retry budget was spent",
                 &counters.retry_budget_spent,
             ),
             (
                 "emberline_proxy_pooled_connection_failures",
-                "Requests that failed and could not be resent because a destination closed a pooled connection under them: set \
+                "Requests that failed and could not be resent because an endpoint closed a pooled connection under them: set \
                  timeouts.pool_idle_ms below its keep-alive time",
                 &counters.pooled_failures,
             ),
             (
                 "emberline_proxy_dns_lookups",
-                "Lookups of the names of destinations",
+                "Lookups of names in `destinations`",
                 &counters.lookups,
             ),
             (
                 "emberline_proxy_dns_lookup_failures",
-                "Failed lookups of the names of destinations; the previous addresses are kept",
+                "Failed lookups of names in `destinations`; the previous addresses are kept",
                 &counters.lookup_failures,
             ),
             (

@@ -4,8 +4,8 @@
 //! all of them are gone, however many there were and whenever they were made. Two channels in one: the value says how far
 //! the end has come, and the dropping of the receivers says "done".
 //!
-//! Wrong on purpose: a connection that is asked to stop may go on for a while ([`Draining::run`]), because some clients give up
-//! what they have in flight when they are told.
+//! Wrong on purpose: a connection that is asked to stop may continue for a while ([`Draining::run`]), because some
+//! clients abort what they have in flight when they are told.
 
 use std::{
     future::Future,
@@ -35,18 +35,18 @@ enum Stage {
 pub(crate) struct Asked {
     is_retiring: AtomicBool,
     is_asked: AtomicBool,
-    /// Milliseconds until those who have not stopped are cut off.
+    /// Milliseconds until connections that have not stopped are cut off.
     limit_ms: AtomicU64,
 }
 
-/// The one who asks to stop.
+/// The side that requests the stop.
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
     asked: Arc<Asked>,
     sender: watch::Sender<Stage>,
 }
 
-/// One who is asked to stop; the stop waits until it is dropped.
+/// A participant that is asked to stop; the stop waits until it is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Draining {
     asked: Arc<Asked>,
@@ -61,7 +61,7 @@ impl Drain {
         }
     }
 
-    /// One more who is waited for.
+    /// One more participant to wait for.
     pub(crate) fn join(&self) -> Draining {
         Draining {
             asked: Arc::clone(&self.asked),
@@ -87,12 +87,12 @@ impl Drain {
         self.sender.send_replace(Stage::Stopping);
     }
 
-    /// Returns when everybody has stopped.
+    /// Returns when all participants have stopped.
     pub(crate) async fn done(&self) {
         self.sender.closed().await;
     }
 
-    /// True when everybody has stopped.
+    /// True when all participants have stopped.
     pub(crate) fn is_done(&self) -> bool {
         self.sender.is_closed()
     }
@@ -106,7 +106,7 @@ impl Asked {
 }
 
 impl Draining {
-    /// True once the stop was asked for.
+    /// True once a stop was requested.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.is_asked.load(Ordering::Acquire)
     }
@@ -126,7 +126,7 @@ impl Draining {
         Duration::from_millis(self.asked.limit_ms.load(Ordering::Relaxed))
     }
 
-    /// Returns when the stop was asked for.
+    /// Returns when a stop is requested.
     pub(crate) async fn asked(&mut self) {
         // An error means that the asking side is gone: nobody will wait, but stopping is right.
         let _ = self.receiver.wait_for(|stage| *stage >= Stage::Stopping).await;
@@ -157,7 +157,7 @@ impl Draining {
             let mut asked = pin!(self.asked());
             let mut is_registered = false;
             let ended = std::future::poll_fn(|cx| {
-                // Once is enough: the task keeps its waker, and the flag says the rest at the cost of a load.
+                // Once is enough: the task keeps its waker, and checking the flag costs only a load.
                 if !is_registered {
                     is_registered = true;
                     let _ = asked.as_mut().poll(cx);
@@ -183,7 +183,7 @@ impl Draining {
                 biased;
                 output = connection.as_mut() => return output,
                 () = quiet(limit) => break,
-                // One that retires has longer than one that is to stop.
+                // A retiring connection has longer than one that is to stop.
                 () = self.asked(), if limit.is_none() => {}
             }
         }

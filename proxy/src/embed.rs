@@ -1,13 +1,13 @@
-//! The library API: a service that carries its own proxy, without the hop.
+//! The library API: a service that contains its own proxy, without the extra hop.
 //!
-//! Guarantees: works in any tokio runtime, also a multi-threaded one; a request's stacks carry its route from its head
-//! to its response's end, also in tasks made with [`Mesh::spawn_labeled`]; a service that panics costs its caller a 500
-//! and nobody else anything; [`Mesh::shutdown`] returns when what was in flight has ended and the last window is
-//! acknowledged, or when the time for that is up.
+//! Guarantees: works in any tokio runtime, including multi-threaded ones; a request's stacks carry its route from its
+//! head to the end of its response, including tasks created with [`Mesh::spawn_labeled`]; a service that panics costs
+//! its caller a 500 and affects nobody else; [`Mesh::shutdown`] returns when what was in flight has ended and the last
+//! window is acknowledged, or when the time for that is up.
 //!
-//! Wrong on purpose: no upgrades (WebSocket), and no limits on what the service itself holds. Of the memory that the
-//! process may use callers get as much as in a proxy, which knows of nothing else that needs memory: a service that needs
-//! most of it sets [`Limits::memory_bytes`].
+//! Wrong on purpose: no upgrades (WebSocket), and no limits on what the service itself holds. Callers get as much of
+//! the process's memory as in a proxy, which assumes that nothing else needs it: a service that needs most of it sets
+//! [`Limits::memory_bytes`].
 
 mod client;
 mod serve;
@@ -41,24 +41,24 @@ use crate::{
 };
 
 tokio::task_local! {
-    /// What calls made while a request is served take over from it.
+    /// What calls made while a request is served inherit from it.
     static CURRENT: RequestContext;
 }
 
-/// The trace of the request that is being served.
+/// The trace of the request being served.
 #[derive(Debug, Clone, Default)]
 struct RequestContext {
     traceparent: Option<HeaderValue>,
     tracestate: Option<HeaderValue>,
 }
 
-/// Why a mesh cannot start: the caller's settings are at fault.
+/// Why a mesh cannot start: its settings are wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// The workload has no name.
     #[error("the workload's service is empty: set `service` in `Workload`")]
     NoService,
-    /// A route is no template.
+    /// A route is not a valid template.
     #[error(transparent)]
     Template(#[from] InvalidTemplate),
     /// Two routes are identical.
@@ -86,7 +86,7 @@ pub struct MeshBuilder {
 }
 
 impl MeshBuilder {
-    /// Where telemetry goes, for example `http://127.0.0.1:4317`. Without it telemetry stays in [`Mesh::metrics`].
+    /// Where telemetry goes, for example `http://127.0.0.1:4317`. Without it, telemetry is only in [`Mesh::metrics`].
     pub fn collector(mut self, endpoint: impl Into<String>) -> Self {
         self.collector = Some(CollectorConfig {
             endpoint: endpoint.into(),
@@ -96,7 +96,7 @@ impl MeshBuilder {
         self
     }
 
-    /// The same over TLS, for example `https://emberline:4317`. Files are read again when they change.
+    /// The same over TLS, for example `https://emberline:4317`. Files are reread when they change.
     pub fn collector_with_tls(mut self, endpoint: impl Into<String>, tls: Tls) -> Self {
         self.collector = Some(CollectorConfig {
             endpoint: endpoint.into(),
@@ -118,39 +118,39 @@ impl MeshBuilder {
         self
     }
 
-    /// How the sampler runs. By default it does, at 99 Hz.
+    /// How the sampler runs. By default, it is on at 99 Hz.
     pub fn profiler(mut self, options: ProfilerOptions) -> Self {
         self.profiler = options;
         self
     }
 
-    /// How long [`Mesh::shutdown`] waits for requests in flight. By default 10 s.
+    /// How long [`Mesh::shutdown`] waits for requests in flight. Default: 10 s.
     pub fn drain(mut self, limit: Duration) -> Self {
         self.drain = limit;
         self
     }
 
-    /// Bounds of connections and heads.
+    /// Limits on connections and heads.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Whose word counts that introduces itself: as `identity` and `trusted_callers` of an inbound listener say. By
-    /// default that of callers with private addresses, where the listener's address is private or unspecified.
+    /// Which callers' identities are believed, as in `identity` and `trusted_callers` of an inbound listener. By
+    /// default, those of callers with private addresses, if the listener's address is private or unspecified.
     pub fn identity(mut self, rule: Option<IdentityRule>, trusted_callers: impl IntoIterator<Item = Network>) -> Self {
         self.identity = rule;
         self.trusted_callers = trusted_callers.into_iter().collect();
         self
     }
 
-    /// What requests and calls without a trace get. By default a new one, of which one in a hundred is sampled.
+    /// The trace that requests and calls without one get. By default a new one, of which one in a hundred is sampled.
     pub fn trace(mut self, trace: TraceConfig) -> Self {
         self.trace = trace;
         self
     }
 
-    /// The clock that windows are cut by.
+    /// The clock that defines the windows.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -159,7 +159,7 @@ impl MeshBuilder {
     /// Starts the sampler and the export thread.
     ///
     /// # Errors
-    /// When a setting cannot be used. A sampler that cannot start is no error: it is logged.
+    /// When a setting cannot be used. A sampler that cannot start is logged, not an error.
     pub fn start(self) -> Result<Mesh, MeshError> {
         if self.workload.service.is_empty() {
             return Err(MeshError::NoService);
@@ -203,7 +203,7 @@ impl MeshBuilder {
     }
 }
 
-/// An API with its routes, and what happens to its heads.
+/// An API with its routes and head filters.
 #[derive(Debug)]
 struct Api {
     routes: RouteTable,
@@ -251,7 +251,7 @@ pub struct Mesh {
     inner: Arc<Inner>,
 }
 
-/// How a shutdown went.
+/// The outcome of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutdownReport {
     /// Everything in flight ended by itself.
@@ -265,7 +265,7 @@ pub struct ShutdownReport {
 }
 
 impl Mesh {
-    /// Begins with who this process is.
+    /// Starts with the identity of this process.
     pub fn builder(workload: Workload) -> MeshBuilder {
         MeshBuilder {
             workload,
@@ -286,7 +286,7 @@ impl Mesh {
     /// `axum::Router` or any other tower service; each request gets a clone of it.
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// When the listener's address cannot be read.
     pub async fn serve<S, B>(&self, listener: TcpListener, service: S) -> Result<(), ServeError>
     where
         S: tower::Service<http::Request<RequestBody>, Response = http::Response<B>> + Clone + Send + 'static,
@@ -299,7 +299,7 @@ impl Mesh {
     }
 
     /// A client of another service at these addresses; requests are shared equally among them. `routes` are the path
-    /// templates of its API. A text that is no template is logged, and its paths belong to the route `other`.
+    /// templates of its API. An invalid template is logged, and its paths belong to the route `other`.
     pub fn client<R: AsRef<str>>(
         &self,
         service: &str,
@@ -327,7 +327,7 @@ impl Mesh {
         Client::new(service, api, &addresses, telemetry.clone(), &self.inner.budget)
     }
 
-    /// Spawns a task whose work counts to the request that is being served, and whose calls continue its trace.
+    /// Spawns a task whose work is attributed to the request being served, and whose calls continue its trace.
     pub fn spawn_labeled<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,

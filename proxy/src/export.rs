@@ -1,12 +1,12 @@
 //! Ships each window to the collector, on a thread and runtime of its own.
 //!
 //! Guarantees:
-//! - **Traffic never waits for it.** Nothing here is called by the data path; a collector that is slow, hostile or away
-//!   costs memory up to [`ExportOptions::queue_bytes`] and nothing else.
+//! - **Traffic never waits for it.** The data path calls nothing here; a collector that is slow, hostile or away costs
+//!   memory up to [`ExportOptions::queue_bytes`] and nothing else.
 //! - **At least once, recognisably.** A batch is encoded once and keeps its id over all retries, so the collector can
-//!   store it once. Batches are sent in the order of their making; one is gone from here only when it was
-//!   acknowledged, refused for good, or dropped for lack of room, and each of these is counted.
-//! - **Every window is reported**, also one in which nothing happened: the requests signal always, the profiles signal
+//!   store it once. Batches are sent in order; one leaves the queue only when it was acknowledged, refused for good, or
+//!   dropped for lack of room, and each of these is counted.
+//! - **Every window is reported**, even if nothing happened in it: the requests signal always, the profiles signal
 //!   whenever the sampler runs.
 //!
 //! Wrong on purpose: without a spool the queue is in memory, so what a killed process had not sent is lost. If this thread could not
@@ -46,19 +46,19 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{config::SpoolConfig, telemetry::Telemetry};
 
-/// What to export, where to and within which limits.
+/// What to export, where to, and within which limits.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// Where the collector listens for OTLP/gRPC, for example `http://127.0.0.1:4317`; `https://` for TLS.
     pub endpoint: String,
-    /// TLS to it, where it is `https`.
+    /// TLS settings, if it is `https`.
     pub tls: Tls,
     /// Who reports.
     pub workload: Workload,
-    /// Whose process it is: the application's (library embedded) or the proxy's.
+    /// Whose process it is: the application's (embedded library) or the proxy's.
     pub component: Component,
-    /// Memory for batches that wait for the collector, in bytes. When it is full the oldest profiles go first, then the
-    /// oldest requests.
+    /// Memory for batches that wait for the collector, in bytes. When it is full, the oldest profiles are dropped
+    /// first, then the oldest requests.
     pub queue_bytes: usize,
     /// Disk for them, which outlives the process; `None` for memory alone.
     pub spool: Option<SpoolConfig>,
@@ -72,9 +72,9 @@ pub struct ExportOptions {
     pub upload_debug_info: bool,
     /// Pause between two pieces (256 KiB) of an upload, so that it does not compete with traffic.
     pub upload_pause: Duration,
-    /// The soonest that the collector is asked again about a build it was asked about before, after a reconnect.
+    /// The shortest time after which, following a reconnect, the collector is asked again about the same build.
     pub ask_again_after: Duration,
-    /// The longest sleep between two looks at the clock: how soon a stepped clock is noticed.
+    /// The longest sleep between two checks of the clock: how soon a clock step is noticed.
     pub clock_check: Duration,
 }
 
@@ -99,10 +99,10 @@ impl ExportOptions {
     }
 }
 
-/// Why an exporter did not start. A retry does not help; the settings have to change.
+/// Why an exporter did not start. Retrying does not help; the settings have to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The endpoint is no URL that can be spoken to.
+    /// The endpoint is not a usable URL.
     #[error("collector.endpoint: {0}; use `http://HOST:4317` or `https://HOST:4317`")]
     Endpoint(InvalidAddress),
     /// The TLS settings cannot be used.
@@ -125,7 +125,7 @@ pub enum ExportError {
 #[derive(Debug)]
 pub struct Exporter;
 
-/// A running exporter. Dropping it stops the export without sending what waits; use
+/// A running exporter. Dropping it stops the export without sending what is queued; use
 /// [`ExporterHandle::flush_and_stop`] for an orderly end.
 #[derive(Debug)]
 pub struct ExporterHandle {
@@ -154,7 +154,7 @@ enum Command {
 }
 
 impl Exporter {
-    /// Starts the export thread. `profiler` is sampled from now on at every window's end, and stopped at the end.
+    /// Starts the export thread. From now on, `profiler` is sampled at the end of every window, and stopped at the end.
     /// Windows follow `clock`, which should be the telemetry's own.
     pub fn start(
         options: ExportOptions,
@@ -183,7 +183,7 @@ impl Exporter {
         };
         let (news, builds) = mpsc::unbounded_channel();
         let news = options.upload_debug_info.then_some(news);
-        // Made here and not on the thread: the first window is the one of this call.
+        // Created here and not on the thread: the first window is that of this call.
         let cutter = windows::Cutter::new(
             &options,
             epoch,
@@ -193,12 +193,12 @@ impl Exporter {
             Arc::clone(&shared),
             news.clone(),
         );
-        // The thread lives as long as the handle: it ends when the handle's sender is gone.
+        // The thread ends when the handle's sender is dropped.
         std::thread::Builder::new()
             .name("emberline-export".to_owned())
             .spawn(move || {
                 runtime.block_on(run(options, channel, cutter, clock, shared, inbox, news, builds));
-                // Uploads and calls in flight end here; nobody waits for them any more.
+                // Uploads and calls in flight end here; nobody waits for them.
                 runtime.shutdown_timeout(Duration::from_millis(100));
                 if let Some(Ok(profiler)) = profiler.map(Arc::try_unwrap) {
                     profiler.stop();
@@ -209,9 +209,9 @@ impl Exporter {
 }
 
 impl ExporterHandle {
-    /// Cuts the running window, exports it with everything that waits, and returns when all is acknowledged or the
-    /// time is up; the exporter has stopped then. Call it after the data path has drained: what is recorded later is
-    /// not exported.
+    /// Cuts the current window, exports it with everything queued, and returns when all is acknowledged or the time is
+    /// up; the exporter has stopped by then. Call it after the data path has drained: what is recorded later is not
+    /// exported.
     pub async fn flush_and_stop(self, deadline: Duration) -> FlushReport {
         let (reply, answer) = oneshot::channel();
         let lost = self.shared.left(0);
@@ -226,17 +226,17 @@ impl ExporterHandle {
         answer.await.unwrap_or(lost)
     }
 
-    /// How the export is doing.
+    /// The state of the export.
     pub fn stats(&self) -> ExportStats {
         self.shared.stats()
     }
 
-    /// The profile of the last window that was cut, as it was exported.
+    /// The profile of the last window cut, as exported.
     pub fn last_profile(&self) -> Option<Arc<Profile>> {
         self.shared.last_profile()
     }
 
-    /// How the sampler is doing; `None` when there is none.
+    /// The state of the sampler; `None` if there is none.
     pub fn profiler_stats(&self) -> Option<emberline_profiler::Stats> {
         Some(self.profiler.as_ref()?.upgrade()?.stats())
     }
@@ -269,7 +269,7 @@ async fn run(
             command = inbox.recv() => {
                 if let Some(Command::FlushAndStop { deadline, reply }) = command {
                     cutter.cut_all();
-                    // Nobody may wait for the answer any more; then it is nobody's loss.
+                    // The caller may have stopped waiting for the report; then nothing is lost.
                     let _ = reply.send(flush(&shared, deadline).await);
                 }
                 break;

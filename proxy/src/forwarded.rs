@@ -1,8 +1,8 @@
 //! Where a request came from, for the application: `x-forwarded-for`, `-proto` and `-host`, and `forwarded`.
 //!
-//! Guarantee: with `replace` nothing of it is a caller's word, with `append` its last part is not.
+//! Guarantee: with `replace`, nothing in them comes from the caller; with `append`, the last element does not.
 //!
-//! Source: RFC 7239; for the older headers what proxies have in common.
+//! Source: RFC 7239; common practice for the older headers.
 
 use std::{fmt::Write as _, net::IpAddr};
 
@@ -18,7 +18,7 @@ static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Says in the head of a request who sent it, and whether over TLS.
+/// Adds to the head of a request who sent it, and whether over TLS.
 pub(crate) fn tell(mode: ForwardedMode, head: &mut Parts, caller: IpAddr, is_tls: bool) {
     if mode == ForwardedMode::Keep {
         return;
@@ -50,7 +50,7 @@ pub(crate) fn tell(mode: ForwardedMode, head: &mut Parts, caller: IpAddr, is_tls
     }
 }
 
-/// Adds to the end of a list, which stays one field: not every application reads more.
+/// Appends to a list, which stays one field: not every application reads more.
 fn add(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
     let mut list = String::new();
     for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {

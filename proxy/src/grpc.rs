@@ -1,4 +1,4 @@
-//! What gRPC means by its headers, by HTTP's statuses and by the codes of HTTP/2's resets.
+//! What gRPC means by its headers, by HTTP statuses and by the codes of HTTP/2 resets.
 //!
 //! Source: gRPC, "HTTP to gRPC status code mapping" and "gRPC over HTTP2".
 
@@ -71,7 +71,7 @@ pub(crate) fn status_of_reset(reason: h2::Reason) -> u16 {
     }
 }
 
-/// The code with which the other end reset the stream, if that is what the error is about.
+/// The code with which the other end reset the stream, if that is what caused the error.
 pub(crate) fn reset_of(error: &(dyn Error + 'static)) -> Option<h2::Reason> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,9 +1,9 @@
-//! Workloads introduce themselves in-band: a header with each request, and one back if the request carried one.
+//! Workloads introduce themselves in-band: a header with each request, and one in the response if the request had one.
 //!
-//! Guarantees: what a caller or a destination said about itself never passes this process as if it were somebody
-//! else's word; the application never sees the header, and nobody outside the mesh does: a response carries it only
-//! to a caller that introduced itself and whose word counts ([`crate::config::IdentityRule`]). Of any other caller the
-//! header is removed and neither counted nor answered.
+//! Guarantees: what a caller or an endpoint said about itself is never forwarded as if another party had said it;
+//! neither the application nor anyone outside the mesh sees the header: a response carries it only to a caller that
+//! introduced itself and whose word counts ([`crate::config::IdentityRule`]). Any other caller's header is removed, and
+//! neither counted nor answered.
 //!
 //! Wrong on purpose: without mutual TLS the header is a claim, not a proof; it labels telemetry and decides nothing.
 
@@ -17,7 +17,7 @@ use crate::{
 
 static PEER: HeaderName = HeaderName::from_static(PEER_HEADER);
 
-/// Exchanges identities; which way depends on the [`Side`] of the exchange.
+/// Exchanges identities; the [`Side`] of the exchange says which way.
 #[derive(Debug)]
 pub(crate) struct Identity {
     telemetry: Telemetry,
@@ -30,7 +30,7 @@ impl Identity {
         Identity { telemetry, own }
     }
 
-    /// Takes the header out; what it says, if it says anything.
+    /// Removes the header and notes what it says. Returns whether the other side has introduced itself.
     fn take(&self, headers: &mut http::HeaderMap, exchange: &mut Exchange) -> bool {
         let Entry::Occupied(entry) = headers.entry(&PEER) else {
             return false;
@@ -47,7 +47,7 @@ impl HeadFilter for Identity {
     fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Result<(), Refused> {
         match exchange.side {
             Side::Server => exchange.introduced = self.take(&mut head.headers, exchange),
-            // What the own application says there is replaced.
+            // Anything that the application set there is replaced.
             Side::Client => exchange.introduced = head.headers.insert(&PEER, self.own.clone()).is_some(),
         }
         Ok(())

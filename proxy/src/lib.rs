@@ -1,7 +1,7 @@
 //! The mesh data path and its telemetry, as a library and a binary.
 //!
-//! As a process ([`Proxy`], `emberline-proxy --config FILE`) it stands beside a workload and carries its requests, in
-//! and out. As a library ([`Mesh`]) it is the same without the hop: a service serves and calls through it.
+//! As a process ([`Proxy`], `emberline-proxy --config FILE`) it runs next to a workload and forwards its requests, in
+//! and out. As a library ([`Mesh`]) it does the same without the extra hop: a service serves and calls through it.
 //!
 //! ```no_run
 //! use emberline_proxy::{Mesh, ProfilerOptions, Workload};
@@ -37,10 +37,10 @@
 //! # }
 //! ```
 //!
-//! # The way of a request
+//! # The path of a request
 //!
-//! `listener` accepts; `wire` finds the protocol and judges the framing; `server` runs the connection; `filter` judges
-//! and changes heads (`identity`, `trace`); [`route`] names the path; `cluster` picks a destination and keeps its
+//! `listener` accepts; `wire` detects the protocol and checks the framing; `server` runs the connection; `filter`
+//! checks and changes heads (`identity`, `trace`); [`route`] names the path; `cluster` picks an endpoint and keeps its
 //! connections; `record` ends it as one [`telemetry::RequestRecord`]; [`export`] ships the window.
 
 mod access_log;

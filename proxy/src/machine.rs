@@ -1,8 +1,8 @@
-//! What this machine allows a process: the memory of its cgroup and its file descriptors. Every limit of connections
-//! and of bytes held for strangers is derived from these two, in the proxy and in the server.
+//! What this machine allows a process: the memory of its cgroup and its file descriptors. Every limit on connections
+//! and on bytes held for strangers is derived from these two, in the proxy and in the server.
 //!
 //! Guarantees: reads and, for descriptors, raises a soft limit within the hard one; never fails, since a process that
-//! cannot tell its limits has to run all the same.
+//! cannot determine its limits still has to run.
 //!
 //! Source: `Documentation/admin-guide/cgroup-v2.rst` (`memory.max`) and `cgroup-v1/memory.rst`
 //! (`memory.limit_in_bytes`) of Linux; `setrlimit(2)`.
@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Version 1 writes "no limit" as the largest multiple of a page; whatever is beyond 1 PiB means the same.
+/// Version 1 writes "no limit" as the largest multiple of a page; anything beyond 1 PiB means the same.
 const NO_LIMIT: u64 = 1 << 50;
 
 /// The lowest memory limit, in bytes, of this process's cgroup and its ancestors; `None` if there is none.
@@ -35,13 +35,13 @@ fn memory_limit_in(mount: &Path, of_process: &str) -> Option<u64> {
         } else {
             return None;
         };
-        // In a container the mount shows the container's own group as its root, and the path may lie outside of it.
+        // In a container the mount shows the container's own group as its root, and the path may be outside of it.
         least_upwards(&root, path.trim_start_matches('/'), file)
     });
     limits.min()
 }
 
-/// The least limit of a group and those above it.
+/// The lowest limit of a group and its ancestors.
 fn least_upwards(root: &Path, path: &str, file: &str) -> Option<u64> {
     let inside: Vec<PathBuf> = Path::new(path).ancestors().map(|folder| root.join(folder)).collect();
     let limits = inside.iter().filter_map(|folder| {
@@ -54,14 +54,14 @@ fn least_upwards(root: &Path, path: &str, file: &str) -> Option<u64> {
 /// Raises the file descriptor limit of this process to its hard limit and returns it.
 pub fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    // Beyond this nothing here scales, and some systems name limits that no kernel table could hold.
+    // Nothing here scales beyond this, and some systems report limits that no kernel table could hold.
     let wanted = limit.maximum.unwrap_or(1 << 20).min(1 << 20);
     if limit.current.is_some_and(|current| current < wanted) {
         let raised = Rlimit {
             current: Some(wanted),
             maximum: limit.maximum,
         };
-        // Refused only where a sandbox forbids the call; then the soft limit is what there is.
+        // Refused only if a sandbox forbids the call; then the soft limit applies.
         let _ = setrlimit(Resource::Nofile, raised);
     }
     getrlimit(Resource::Nofile).current.unwrap_or(wanted)

@@ -1,26 +1,26 @@
 //! From a request's life to exactly one [`RequestRecord`].
 //!
 //! Policy: a request is recorded once, when its response's last frame was handed to the connection, or when it was
-//! given up, whichever comes first; whoever drops a [`Tracker`] early (a caller that left, a connection that broke) has
-//! recorded `DC`. Errors that this process makes itself are counted here too and nowhere else.
+//! given up, whichever comes first; a [`Tracker`] dropped early (the caller left, a connection failed) records `DC`.
+//! Errors that this process produces itself are also counted here and nowhere else.
 //!
-//! What is an error: a status of 5xx, no response, a response that broke off on the upstream's side; for gRPC the
-//! statuses that OpenTelemetry counts as a server's errors (UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
-//! UNAVAILABLE, DATA_LOSS). A caller that leaves is none: its request has the status 499, or CANCELLED over gRPC, unless
-//! its own `grpc-timeout` had passed, which is DEADLINE_EXCEEDED. gRPC statuses are those that the caller reads: from
-//! headers or trailers, else from `:status`, else from the code of a reset ("HTTP to gRPC status code mapping" and "Errors"
-//! of gRPC's protocol over HTTP/2).
+//! Errors are: a 5xx status, no response, a response cut off on the upstream's side; for gRPC the statuses that
+//! OpenTelemetry counts as server errors (UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS).
+//! A caller that leaves is not an error: its request gets the status 499, or CANCELLED over gRPC, unless its own
+//! `grpc-timeout` had passed, which is DEADLINE_EXCEEDED. gRPC statuses are those that the caller reads: from headers
+//! or trailers, otherwise from `:status`, otherwise from the code of a reset ("HTTP to gRPC status code mapping" and
+//! "Errors" of gRPC's protocol over HTTP/2).
 //!
-//! Latency is the time spent on the destination's side: from the request's head to the response's last byte, without
-//! the time that the caller took to read it. Of a response that is a stream by its media type it ends with the head, of
-//! gRPC with the first message (unary or not). What goes on beyond is kept apart, and what streams is counted while it is
-//! open.
+//! Latency is the time spent on the destination's side: from the request's head to the response's last byte, less the
+//! time that the caller took to read it. For a response that is a stream by its media type it ends with the head, for
+//! gRPC with the first message (unary or not). Time beyond that is kept separately, and what streams is counted while
+//! it is open.
 //!
-//! Wrong on purpose: "handed to the connection" is not "received by the caller"; what is in the socket's buffer is
-//! not seen. A long poll is not told from a slow answer, and a slow upload counts to the latency.
+//! Wrong on purpose: "handed to the connection" is not "received by the caller"; what is in the socket's buffer is not
+//! seen. A long poll cannot be distinguished from a slow response, and a slow upload adds to the latency.
 //!
-//! One file because a request's record is made of what each of its steps notes, and what one of them forgot would be found in none of
-//! several files. What becomes of the record is in `telemetry`.
+//! One file because a request's record is assembled from what each of its steps notes, and an omission would be hard to
+//! find across several files. What becomes of the record is in `telemetry`.
 
 use std::{
     net::IpAddr,
@@ -56,10 +56,10 @@ use crate::{
     wire::headers::strip_forbidden_trailers,
 };
 
-/// What lasts less beyond its latency is no stream: the last frames of an answer.
+/// Anything that lasts less beyond its latency is not a stream: the last frames of a response.
 const SHORTEST_STREAM: Duration = Duration::from_millis(1);
 
-/// Beginnings of media types whose responses go on as long as there is something to say.
+/// Prefixes of media types whose responses continue as long as there is something to say.
 const STREAM_TYPES: [&[u8]; 7] = [
     b"text/event-stream",
     b"multipart/x-mixed-replace",
@@ -100,7 +100,7 @@ pub(crate) fn protocol_of(head: &request::Parts) -> Protocol {
 pub(crate) struct Tracker {
     telemetry: Telemetry,
     in_flight: Option<InFlight>,
-    /// The caller's connection, which counts its requests too.
+    /// The caller's connection, which also counts its requests.
     guard: Option<Arc<Guard>>,
     /// Bytes of the budget that it holds.
     charged: usize,
@@ -122,18 +122,18 @@ pub(crate) struct Tracker {
     destination: DestinationId,
     /// The caller's own limit, from `grpc-timeout`.
     deadline: Option<Duration>,
-    /// The latency of what goes on after it.
+    /// The latency, if the request continues after it.
     answered: Option<Duration>,
     is_stream: bool,
-    /// Since when the caller has been taking what it was given, and how long it took for what came before.
+    /// Since when the caller has been reading what it was given, and how long it took to read everything before.
     handed_over: Option<Instant>,
     reading: Duration,
     open: Option<Open>,
-    /// For the access log, where there is one.
+    /// For the access log, if there is one.
     logged: Option<Box<Head>>,
 }
 
-/// A request that windows count while it is open.
+/// A request that is counted as open in each window.
 #[derive(Debug)]
 struct Open {
     id: OpenId,
@@ -141,7 +141,7 @@ struct Open {
 }
 
 impl Tracker {
-    /// Begins with the head of a request that was read at `started`.
+    /// Starts with the head of a request that was read at `started`.
     pub(crate) fn start(
         telemetry: &Telemetry,
         head: &request::Parts,
@@ -182,7 +182,7 @@ impl Tracker {
         };
         if tracker.protocol == Protocol::Grpc {
             tracker.deadline = grpc::deadline(&head.headers);
-            // Many a stream says nothing, not even a head, until something happens.
+            // Many streams send nothing, not even a head, until something happens.
             tracker.keep_open(None);
         }
         tracker
@@ -210,7 +210,7 @@ impl Tracker {
         self.open = Some(Open { id, response_bytes });
     }
 
-    /// What an open request is taken for, until it has ended.
+    /// The status under which an open request counts until it has ended.
     fn open_status(&self) -> u16 {
         if self.protocol == Protocol::Grpc {
             0
@@ -219,7 +219,7 @@ impl Tracker {
         }
     }
 
-    /// The destination reset the stream: gRPC's status of that.
+    /// The gRPC status if the destination reset the stream.
     pub(crate) fn status_of_reset(&self, reason: h2::Reason) -> u16 {
         match grpc::status_of_reset(reason) {
             grpc::CANCELLED if self.is_past_deadline() => grpc::DEADLINE_EXCEEDED,
@@ -228,23 +228,23 @@ impl Tracker {
     }
 
     fn is_past_deadline(&self) -> bool {
-        // The caller's clock began to run a little earlier than this one.
+        // The caller's clock started slightly earlier than this one.
         self.deadline
             .is_some_and(|limit| self.started.elapsed() + (limit / 10).max(Duration::from_millis(5)) >= limit)
     }
 
-    /// Tells the caller's connection when the request has ended.
+    /// Reports the end of the request to the caller's connection.
     pub(crate) fn of_connection(mut self, guard: Arc<Guard>) -> Tracker {
         self.guard = Some(guard);
         self
     }
 
-    /// What its caller's memory is counted by.
+    /// The account charged for its caller's memory.
     pub(crate) fn account(&self) -> Option<&Arc<Account>> {
         self.guard.as_ref().map(|guard| guard.account())
     }
 
-    /// Notes for the access log what the caller asked for.
+    /// Records what the caller asked for, for the access log.
     pub(crate) fn asked_by(mut self, caller: IpAddr, head: &request::Parts) -> Tracker {
         if self.telemetry.access_log().is_some() {
             self.logged = Some(Box::new(Head::of(caller, head)));
@@ -252,21 +252,21 @@ impl Tracker {
         self
     }
 
-    /// Notes who answers, or is to answer.
+    /// Records the endpoint that responds, or is expected to.
     pub(crate) fn endpoint(&mut self, address: &Address) {
         if let Some(head) = &mut self.logged {
             head.endpoint = address.to_string();
         }
     }
 
-    /// Notes why this process answers itself.
+    /// Records why this process responds itself.
     pub(crate) fn reason(&mut self, reason: &'static str) {
         if let Some(head) = &mut self.logged {
             head.reason = reason;
         }
     }
 
-    /// What the work of this request counts to.
+    /// The label that the work on this request is attributed to.
     pub(crate) fn label(&self) -> Label {
         self.label
     }
@@ -275,13 +275,13 @@ impl Tracker {
         self.protocol
     }
 
-    /// The other end has introduced itself, or is known from before.
+    /// The other end has introduced itself, or is already known.
     pub(crate) fn set_peer(&mut self, peer: Option<PeerId>) {
         self.label = self.telemetry.label(self.side, self.route, peer);
         self.refresh_open();
     }
 
-    /// What is open has another name or another meter.
+    /// An open request has a new series or a new meter.
     fn refresh_open(&mut self) {
         if let Some(open) = &self.open {
             let response_bytes = open.response_bytes.clone();
@@ -289,20 +289,19 @@ impl Tracker {
         }
     }
 
-    /// Where the request's body bytes are counted.
+    /// The counter of the request's body bytes.
     pub(crate) fn request_bytes(&mut self) -> Arc<AtomicU64> {
         let bytes = Arc::clone(self.request_bytes.get_or_insert_with(Arc::default));
         self.refresh_open();
         bytes
     }
 
-    /// True when this process found nothing wrong with the caller's connection.
+    /// True if this process found nothing wrong with the caller's connection.
     pub(crate) fn is_connection_sound(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| guard.cause().is_none())
     }
 
-    /// `charged` bytes go back to the budget when it ends; whoever watches over the stream learns from `stall` when its
-    /// caller is waited for.
+    /// `charged` bytes return to the budget when it ends; `stall` shows when the stream waits for its caller.
     pub(crate) fn holds(&mut self, charged: usize, stall: Option<Arc<Stall>>) {
         self.charged = charged;
         self.stall = stall;
@@ -312,17 +311,17 @@ impl Tracker {
         self.flags.insert(flags);
     }
 
-    /// The request goes to the destination now.
+    /// The request is being sent to the endpoint.
     pub(crate) fn sent_upstream(&mut self) {
         self.sent_upstream = Some(Instant::now());
     }
 
-    /// The head of the destination's response came.
+    /// The head of the endpoint's response arrived.
     pub(crate) fn upstream_answered(&mut self) {
         self.upstream_ns = self.sent_upstream.map(|sent| nanoseconds(sent.elapsed()));
     }
 
-    /// Takes note of the response's head, and follows its body to the end.
+    /// Records the response's head, and follows its body to the end.
     pub(crate) fn follow<B: Body>(mut self, head: &response::Parts, body: B) -> Recorded<B> {
         self.status = head.status.as_u16();
         if self.protocol == Protocol::Grpc {
@@ -331,7 +330,7 @@ impl Tracker {
                 self.grpc_status = Some(grpc::status_of_http(self.status));
             }
         }
-        // The connection does not ask for a body that is not sent.
+        // The connection does not poll a body that is not sent.
         let has_no_body = body.is_end_stream()
             || self.method == Method::HEAD
             || head.status == StatusCode::NO_CONTENT
@@ -350,7 +349,8 @@ impl Tracker {
         Recorded { body, tracker }
     }
 
-    /// The protocol is switched: what goes on are bytes both ways, which the [meters](Tracker::meters) count.
+    /// The protocol is switched: from now on there are only bytes in both directions, which the
+    /// [meters](Tracker::meters) count.
     pub(crate) fn switch(&mut self, head: &response::Parts) {
         self.status = head.status.as_u16();
         self.is_stream = true;
@@ -359,20 +359,20 @@ impl Tracker {
         self.keep_open(Some(Arc::default()));
     }
 
-    /// Counts of what has been switched: what the caller sends, and what it receives.
+    /// Byte counters after a protocol switch: what the caller sends, and what it receives.
     pub(crate) fn meters(&mut self) -> (Arc<AtomicU64>, Arc<AtomicU64>) {
         let received = self.open.as_ref().and_then(|open| open.response_bytes.clone());
         (self.request_bytes(), received.unwrap_or_default())
     }
 
-    /// What has been switched has ended.
+    /// A switched connection has ended.
     pub(crate) fn end_switched(mut self, flags: ResponseFlags, is_error: bool) {
         self.flags.insert(flags);
         self.broke_off = is_error;
         self.record();
     }
 
-    /// The response broke off: a caller that speaks gRPC gets the code of the reset passed on.
+    /// The response was cut off: a gRPC caller gets the code of the reset.
     fn note_reset(&mut self, error: &(dyn std::error::Error + 'static)) {
         let reason = grpc::reset_of(error).unwrap_or(h2::Reason::INTERNAL_ERROR);
         self.grpc_status = self.grpc_status.or_else(|| Some(self.status_of_reset(reason)));
@@ -394,7 +394,7 @@ impl Tracker {
         self.grpc_status = grpc::status(headers).or(self.grpc_status);
     }
 
-    /// Takes note of bytes that go to the caller; `more` may follow.
+    /// Counts bytes sent to the caller; `more` may follow.
     fn pass(&mut self, length: u64, more: bool) {
         self.response_bytes += length;
         if let Some(stall) = &self.stall {
@@ -404,7 +404,7 @@ impl Tracker {
             if self.answered.is_none() {
                 self.answered = Some(self.started.elapsed());
             } else if self.open.as_ref().is_some_and(|open| open.response_bytes.is_none()) {
-                // More than one frame: the bytes before this one count with those that follow.
+                // More than one frame: bytes before this one count together with those that follow.
                 self.keep_open(Some(Arc::default()));
             }
         } else if more && !self.is_stream {
@@ -415,7 +415,7 @@ impl Tracker {
         }
     }
 
-    /// The caller asks for more: it has taken what it was given.
+    /// The caller asks for more: it has read what it was given.
     fn asked(&mut self) {
         if let Some(stall) = &self.stall {
             stall.end();
@@ -436,7 +436,7 @@ impl Tracker {
             });
             return (status, StatusKind::Grpc.is_server_error(status));
         }
-        // An application that drops the answer to its own call has seen as much of it as it wanted to.
+        // An application that drops the response to its own call has seen as much of it as it wanted.
         let has_answer = self.status != 0 && (self.is_stream || self.guard.is_none());
         if left && !has_answer {
             return (CALLER_LEFT, false);
@@ -444,7 +444,7 @@ impl Tracker {
         (self.status, self.status == 0 || self.status >= 500 || self.broke_off)
     }
 
-    /// Latency, and what went on beyond it.
+    /// Latency, and the time beyond it.
     fn times(&self) -> (Duration, Duration) {
         let all = self.started.elapsed();
         let latency = self.answered.unwrap_or_else(|| all.saturating_sub(self.reading));
@@ -471,7 +471,7 @@ impl Tracker {
             .open
             .take()
             .map(|open| {
-                // Of what has been switched it alone knows.
+                // Only these meters know about a switched connection.
                 let metered = open.response_bytes.as_ref().map(|bytes| bytes.load(Ordering::Relaxed));
                 response_bytes = response_bytes.max(metered.unwrap_or_default());
                 self.telemetry.close(&open.id)

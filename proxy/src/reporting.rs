@@ -1,4 +1,4 @@
-//! Where a process's telemetry goes: to the collector, or nowhere but its own admin port.
+//! Where a process's telemetry goes: to the collector, or only to its own admin port.
 //!
 //! Guarantee: a sampler that cannot start costs the process its profiles and nothing else; the reason is logged.
 
@@ -34,7 +34,7 @@ impl Default for ProfilerOptions {
     }
 }
 
-/// Telemetry of a process with its way out.
+/// A process's telemetry, and how it is exported.
 pub(crate) struct Reporting {
     pub(crate) telemetry: Telemetry,
     pub(crate) counters: Arc<Counters>,
@@ -105,7 +105,7 @@ impl Reporting {
         })
     }
 
-    /// The profile of the last window; without a collector, of the time since the last such question.
+    /// The profile of the last window; without a collector, of the time since the previous call.
     pub(crate) fn profile(&self) -> Option<Arc<Profile>> {
         match &*self.way.lock() {
             Way::Collector(exporter) => exporter.last_profile(),
@@ -125,7 +125,7 @@ impl Reporting {
         }
     }
 
-    /// All counts in the text format of Prometheus.
+    /// All counters in Prometheus text format.
     pub(crate) fn metrics(&self) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.telemetry.clone()));
@@ -140,7 +140,7 @@ impl Reporting {
         }
     }
 
-    /// Sends what is left and stops. Call it when nothing is recorded any more.
+    /// Sends what is left and stops. Call it when nothing more will be recorded.
     pub(crate) async fn stop(&self) -> FlushReport {
         let way = std::mem::replace(&mut *self.way.lock(), Way::Stopped);
         match way {

@@ -1,11 +1,11 @@
-//! The addresses of names, kept up to date beside the requests.
+//! The addresses of names, kept up to date in the background.
 //!
-//! Guarantees: nobody who sends a request waits for a lookup once a name has an answer; an answer is used for as long as its
-//! time to live says, within [`SHORTEST`] and [`LONGEST`]; a lookup that fails leaves the previous answer in place and is
-//! counted, and logged once a minute per name. All workers and listeners share the lookups of a name.
+//! Guarantees: no request waits for a lookup once a name has an answer; an answer is used for its time to live, within
+//! [`SHORTEST`] and [`LONGEST`]; a failed lookup leaves the previous answer in place and is counted, and logged once a
+//! minute per name. All workers and listeners share the lookups of a name.
 //!
-//! Wrong on purpose: an address that a name server leaves out of one answer (some give a random part of a long list) leaves
-//! with that answer.
+//! Wrong on purpose: an address missing from one answer (some name servers return a random part of a long list) is
+//! dropped with that answer.
 
 mod system;
 
@@ -28,21 +28,22 @@ use tokio::{
 use crate::counters::Counters;
 pub use system::System;
 
-/// Between two lookups of a name, at least: a time to live of 0 means "do not store", not "ask for every request".
+/// The shortest time between two lookups of a name: a time to live of 0 means "do not store", not "ask for every
+/// request".
 pub const SHORTEST: Duration = Duration::from_secs(1);
-/// Between two lookups of a name, at most: whoever moves a service waits no longer for this proxy, whatever was promised
-/// before, and a caching name server close by answers out of its memory.
+/// The longest time between two lookups of a name: a service that moves is found again within this time, whatever its
+/// records promised, and a caching name server nearby answers from memory.
 pub const LONGEST: Duration = Duration::from_secs(30);
-/// How long an answer is used whose source has no time to live, such as `/etc/hosts`.
+/// How long an answer is used if its source has no time to live, such as `/etc/hosts`.
 pub const UNLIMITED: Duration = Duration::from_secs(5);
-/// Longest lookup: two attempts of five seconds, which is what resolv.conf(5) says by default.
+/// Longest lookup: two attempts of five seconds, the default of resolv.conf(5).
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
-/// Addresses of a name that are used, at most.
+/// The most addresses of a name that are used.
 const MAX_ADDRESSES: usize = 256;
-/// Time between two warnings of one name.
+/// Time between two warnings about one name.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// What a lookup gave.
+/// The result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// All addresses, of both families.
@@ -57,18 +58,18 @@ pub struct Found {
 pub struct LookupError(Arc<str>);
 
 impl LookupError {
-    /// An error in words.
+    /// An error with this message.
     pub fn new(why: impl fmt::Display) -> LookupError {
         LookupError(why.to_string().into())
     }
 }
 
-/// A lookup under way.
+/// A lookup in progress.
 pub type LookingUp<'a> = Pin<Box<dyn Future<Output = Result<Found, LookupError>> + Send + 'a>>;
 
-/// Whoever knows the addresses of names.
+/// A source of addresses for names.
 pub trait LookUp: fmt::Debug + Send + Sync + 'static {
-    /// Asks once.
+    /// Performs one lookup.
     fn look_up<'a>(&'a self, host: &'a str) -> LookingUp<'a>;
 }
 
@@ -79,7 +80,7 @@ pub(crate) struct Resolver {
     added: mpsc::UnboundedSender<Weak<Resolution>>,
 }
 
-/// The other half of a [`Resolver`]: asks for what is added there.
+/// The other half of a [`Resolver`]: looks up the names added there.
 #[derive(Debug)]
 pub(crate) struct Lookups {
     added: mpsc::UnboundedReceiver<Weak<Resolution>>,
@@ -102,7 +103,7 @@ impl Resolver {
         (resolver, lookups)
     }
 
-    /// The addresses of a name, which are looked up for as long as somebody holds them.
+    /// The addresses of a name, which is looked up for as long as this is held.
     pub(crate) fn resolution(&self, host: &str) -> Arc<Resolution> {
         let mut known = self.known.lock();
         if let Some(resolution) = known.get(host).and_then(Weak::upgrade) {
@@ -115,14 +116,14 @@ impl Resolver {
             asked: Arc::default(),
         });
         known.insert(host.to_owned(), Arc::downgrade(&resolution));
-        // The other half ends with the process only.
+        // The other half ends only with the process.
         let _ = self.added.send(Arc::downgrade(&resolution));
         resolution
     }
 }
 
 impl Lookups {
-    /// Asks until the process ends.
+    /// Looks up names until the process ends.
     pub(crate) async fn run(mut self) {
         while let Some(added) = self.added.recv().await {
             tokio::spawn(keep_asking(added, Arc::clone(&self.source), Arc::clone(&self.counters)));
@@ -152,7 +153,7 @@ async fn keep_asking(resolution: Weak<Resolution>, source: Arc<dyn LookUp>, coun
             }
             Err(error) => {
                 counters.lookup_failures.add();
-                // A name server that is down gets less and less to do.
+                // Back off while the name server is down.
                 let had_failed = resolution.state.borrow().failure.is_some();
                 pause = if had_failed { (2 * pause).min(LONGEST) } else { SHORTEST };
                 if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
@@ -181,7 +182,7 @@ async fn keep_asking(resolution: Weak<Resolution>, source: Arc<dyn LookUp>, coun
 #[derive(Debug, Default)]
 struct State {
     addresses: Option<Arc<[IpAddr]>>,
-    /// Lookups that have ended.
+    /// Lookups that have completed.
     ended: u64,
     /// Why the last one failed.
     failure: Option<(Instant, LookupError)>,
@@ -218,7 +219,7 @@ impl Resolution {
         });
     }
 
-    /// The addresses, in order, if they are others than those that were `seen`.
+    /// The addresses, in order, unless they are those already `seen`.
     pub(crate) fn newer_than(&self, seen: Option<&Arc<[IpAddr]>>) -> Option<Arc<[IpAddr]>> {
         let state = self.state.borrow();
         let addresses = state.addresses.as_ref()?;
@@ -226,7 +227,7 @@ impl Resolution {
         (!is_seen).then(|| Arc::clone(addresses))
     }
 
-    /// Returns when there is an answer. A failure of just now stands for one's own.
+    /// Returns when there is an answer. A failure within the last [`SHORTEST`] is returned as this one's.
     pub(crate) async fn known(&self) -> Result<(), LookupError> {
         let mut states = self.state.subscribe();
         let ended = {
@@ -241,14 +242,14 @@ impl Resolution {
         };
         self.ask_again();
         let state = states.wait_for(|state| state.ended > ended).await;
-        let state = state.map_err(|_| LookupError::new("the process stops"))?;
+        let state = state.map_err(|_| LookupError::new("the process is stopping"))?;
         match &state.failure {
             Some((_, error)) if state.addresses.is_none() => Err(error.clone()),
             _ => Ok(()),
         }
     }
 
-    /// Wants a lookup before its time. There is at most one per [`SHORTEST`].
+    /// Requests a lookup ahead of time. There is at most one per [`SHORTEST`].
     pub(crate) fn ask_again(&self) {
         self.asked.notify_one();
     }
@@ -258,7 +259,7 @@ impl Resolution {
 mod tests {
     use super::*;
 
-    /// Says what it is told to say, and counts how often it is asked.
+    /// Gives a prepared answer, and counts the lookups.
     #[derive(Debug, Default)]
     struct Told(Mutex<(u64, Option<Found>)>);
 
@@ -302,7 +303,7 @@ mod tests {
         addresses.iter().flat_map(|ips| ips.iter().map(last)).collect()
     }
 
-    /// A moment later, so that what is due at a time has been done.
+    /// Slightly later, so that what is due at that time has been done.
     async fn after(seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds) + Duration::from_millis(1)).await;
     }
@@ -314,7 +315,7 @@ mod tests {
             told.say(&[1, 2], Duration::from_secs(good_for));
             let name = resolver.resolution("a.test");
             name.known().await.unwrap();
-            // The one that waited for the first answer asked, too.
+            // The call that waited for the first answer triggered a lookup, too.
             after(1).await;
             assert_eq!(told.asked(), 2);
             told.say(&[2, 3], Duration::from_secs(good_for));

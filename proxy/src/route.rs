@@ -1,9 +1,9 @@
-//! Path templates: from a request path to one of the few route names that telemetry may carry. For whom a request is, by its
-//! host, is in [`host`]; conditions of rules are in [`matching`].
+//! Path templates: from a request path to one of the few route names that telemetry may carry. Which service a request
+//! is for, by its host, is in [`host`]; conditions of rules are in [`matching`].
 //!
-//! Guarantees: a route is always a template of the configuration or [`ROUTE_OTHER`], never a raw URL, so the number
-//! of routes is bounded by the configuration; literals win over `{param}`, `{param}` over `{*rest}`; matching
-//! allocates nothing and visits each node of the tree at most once.
+//! Guarantees: a route is always a template from the configuration or [`ROUTE_OTHER`], never a raw URL, so the number
+//! of routes is bounded by the configuration; literals win over `{param}`, `{param}` over `{*rest}`; matching allocates
+//! nothing and visits each node of the tree at most once.
 //!
 //! Wrong on purpose: percent-encoding is not decoded (`/c%61rt` is `other`), and one trailing slash is ignored.
 
@@ -39,21 +39,21 @@ pub struct InvalidTemplate {
     problem: &'static str,
 }
 
-/// Two templates that match the same paths: one of them would never match.
+/// Two templates that match the same paths, so that one of them would never match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the templates `{first}` and `{second}` match the same paths: remove one")]
 pub struct DuplicateTemplate {
-    /// The one that came first.
+    /// The first one.
     pub first: String,
-    /// The one that repeats it.
+    /// The duplicate.
     pub second: String,
 }
 
 impl Template {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// When the text is not a template; the message says why.
+    /// When the text is not a valid template; the message says why.
     pub fn parse(text: &str) -> Result<Template, InvalidTemplate> {
         let invalid = |problem| InvalidTemplate {
             template: text.chars().take(80).collect(),
@@ -126,7 +126,7 @@ impl std::fmt::Display for Template {
     }
 }
 
-/// A route of one [`RouteTable`]: a small number, so that nothing on the request path handles names.
+/// A route of one [`RouteTable`]: a small number, so that the request path handles no names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RouteIndex(u16);
 
@@ -170,8 +170,8 @@ impl RouteTable {
     /// Builds the tree.
     ///
     /// # Errors
-    /// When two templates match the same paths. Templates beyond [`RouteTable::MAX_TEMPLATES`] are not taken: their
-    /// paths belong to the route `other`.
+    /// When two templates match the same paths. Templates beyond [`RouteTable::MAX_TEMPLATES`] are ignored: their paths
+    /// belong to the route `other`.
     pub fn new(templates: &[Template]) -> Result<RouteTable, DuplicateTemplate> {
         let mut table = RouteTable {
             nodes: vec![Node::default()],
@@ -236,7 +236,7 @@ impl RouteTable {
             .unwrap_or_else(|| self.other())
     }
 
-    /// Looks below a node; `rest` is what is left of the path, `None` at its end.
+    /// Searches below a node; `rest` is the rest of the path, `None` at its end.
     fn walk(&self, at: usize, rest: Option<&str>, depth: usize) -> Option<RouteIndex> {
         let node = &self.nodes[at];
         let Some(rest) = rest else {
@@ -262,7 +262,7 @@ impl RouteTable {
         node.rest
     }
 
-    /// The route of paths that no template matches.
+    /// The route of paths that match no template.
     pub fn other(&self) -> RouteIndex {
         RouteIndex((self.names.len() - 1) as u16)
     }
@@ -368,7 +368,7 @@ mod tests {
     }
 
     proptest! {
-        /// A route is never made of the path: it is one of the table's names for every path there is.
+        /// A route is never derived from the path: for every path, it is one of the table's names.
         #[test]
         fn a_route_is_always_a_name_of_the_table(path in "(/[a-z{}*%.]{0,4}){0,8}") {
             let table = table(&["/a/{x}", "/a/b/{*rest}", "/{x}/{y}/c"]);
@@ -376,7 +376,7 @@ mod tests {
             prop_assert!(table.names().iter().any(|n| n == table.name(route)));
         }
 
-        /// Filling a template's parameters with texts that no literal takes gives the template back.
+        /// Filling a template's parameters with text that matches no literal gives the template back.
         #[test]
         fn a_filled_template_matches_itself(a in "[0-9]{1,6}", b in "[0-9]{1,6}") {
             let table = table(&["/a/{x}", "/a/b/{y}", "/c/{x}/d/{y}", "/e/{*rest}"]);

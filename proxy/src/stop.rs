@@ -1,14 +1,14 @@
-//! When a server should stop: at a signal, or when whoever started it is gone.
+//! When a server should stop: at a signal, or when the process that started it is gone.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves at SIGTERM and at Ctrl-C; with `stdin_too` also when standard input ends, so that a program does not outlive
-/// the one that started it and holds the other end. Needs a tokio runtime with I/O.
+/// Resolves at SIGTERM and at Ctrl-C; with `stdin_too` also when standard input ends, so that a program does not
+/// outlive its parent, which holds the other end. Needs a tokio runtime with I/O.
 pub async fn stop_requested(stdin_too: bool) {
     let terminate = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signal) => drop(signal.recv().await),
-            // Without a handler the signal ends the process by itself.
+            // Without a handler, the signal ends the process anyway.
             Err(_) => std::future::pending().await,
         }
     };

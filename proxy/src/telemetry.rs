@@ -1,26 +1,26 @@
-//! What requests did: counted per label set in windows of 10 s, beside the data path and never in its way.
+//! What requests did: counted per label set in windows of 10 s, without holding up the data path.
 //!
 //! Guarantees:
-//! - **Exactly once.** A [`RequestRecord`] counts in exactly one window: the one in which it was recorded by the clock
-//!   of this process, read under the same lock that a cut takes. However late a window is cut, nothing moves to
-//!   another window, is lost or counted twice.
-//! - **Bounded.** Routes, peers, labels and series have limits ([`TelemetryOptions`]); what exceeds them is counted under
-//!   the peer `other@other` and its own route, never dropped. Overflowing HTTP statuses fold into their class. How much
-//!   was folded and why is at `/metrics`, and a warning says so at most once a minute.
-//! - **Forgetting.** Once in a window the tables are looked over ([`Telemetry::record`] notices): names that nobody used
-//!   for an hour go, and when a table is full those go first that did not last (`peers`, `names`).
+//! - **Exactly once.** A [`RequestRecord`] counts in exactly one window: the one in which it was recorded by this
+//!   process's clock, read under the same lock that a cut takes. However late a window is cut, nothing moves to another
+//!   window, is lost or counted twice.
+//! - **Bounded.** Routes, peers, labels and series have limits ([`TelemetryOptions`]); what exceeds them is counted
+//!   under the peer `other@other` and its own route, never dropped. Overflowing HTTP statuses fold into their class.
+//!   `/metrics` shows how much was folded and why, and a warning is logged at most once a minute.
+//! - **Forgetting.** Once per window the tables are reviewed (triggered by [`Telemetry::record`]): names unused for an
+//!   hour are removed, and when a table is full, those that have not lasted are removed first (`peers`, `names`).
 //! - **Cheap.** No allocation and no shared lock for what was seen before: every thread has its own shard, whose lock
-//!   nobody else wants except the cut every 10 s.
+//!   is otherwise taken only by the cut every 10 s.
 //!
-//! What is open for long (`open`) counts its bytes in each window and itself when it has ended.
+//! Long-lived requests (`open`) count their bytes in each window, and themselves once they have ended.
 //!
-//! Wrong on purpose: totals of a peer that is forgotten go on as totals of `other@other`. A request counts in the window
-//! in which it *ended*; the two ends of one request may see different windows.
+//! Wrong on purpose: totals of a forgotten peer continue as totals of `other@other`. A request counts in the window in
+//! which it *ended*; the two ends of one request may see different windows.
 //!
 //! Locks are taken in this order: a shard, names, peers.
 //!
-//! One file because it is the one way in and out: recording, cutting and totals take the same locks in one order. Names, cells, peers and
-//! what is open are files below it.
+//! One file because it is the only way in and out: recording, cutting and totals take the same locks in one order.
+//! Names, cells, peers and open requests have files of their own.
 
 mod cells;
 mod metrics;
@@ -65,14 +65,14 @@ use crate::access_log::{AccessLog, Head};
 /// Limits of one process's telemetry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TelemetryOptions {
-    /// Series (label, method, protocol, status, error) kept apart per window; the rest counts to its route, without peer
-    /// and method.
+    /// Series (label, method, protocol, status, error) kept separate per window; the rest counts under its route,
+    /// without peer and method.
     pub max_series: usize,
     /// Peer releases tracked at a time; the rest counts as `other@other`.
     pub max_peers: usize,
-    /// Route templates kept apart over the life of the process; the rest is route `other`.
+    /// Route templates kept separate over the life of the process; the rest is route `other`.
     pub max_routes: usize,
-    /// Labels (side, route, peer) with a peer kept apart at a time; the rest has the peer `other@other`.
+    /// Labels (side, route, peer) with a peer kept separate at a time; the rest has the peer `other@other`.
     pub max_labels: usize,
     /// Finished windows kept per shard until they are taken; older ones are dropped from the windows (and counted)
     /// but stay in the totals. 0 for a process without an exporter.
@@ -94,7 +94,7 @@ impl Default for TelemetryOptions {
     }
 }
 
-/// How long a name is kept that nobody uses, in seconds.
+/// How long an unused name is kept, in seconds.
 const FORGET_AFTER_S: i64 = 3600;
 const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 /// Time between two warnings of the same kind, in seconds.
@@ -105,7 +105,7 @@ const WARN_EVERY_S: i64 = 60;
 pub enum Cut {
     /// Only windows that have ended by the clock.
     Ended,
-    /// The running window too: for the last export before the process ends.
+    /// The current window, too: for the last export before the process ends.
     All,
 }
 
@@ -122,11 +122,11 @@ struct Shared {
     shards: Box<[Shard]>,
     /// The last window whose end has counted what is open.
     counted_open: AtomicI64,
-    /// Start of the window in which names were looked over last.
+    /// Start of the window in which names were last reviewed.
     looked_over: AtomicI64,
-    /// When somebody was warned last that names are folded, and of how many.
+    /// When the last warning about folded names was logged, and of how many.
     warned: parking_lot::Mutex<(i64, u64)>,
-    /// What is dropped from now on was cut off by this process.
+    /// Whatever is dropped from now on was cut off by this process.
     cut_off: AtomicBool,
     access_log: OnceLock<AccessLog>,
 }
@@ -140,11 +140,12 @@ impl fmt::Debug for Telemetry {
 }
 
 thread_local! {
-    /// Number of this thread among those that recorded something; `usize::MAX` until it did.
+    /// Number of this thread among those that have recorded something; `usize::MAX` until it has.
     static THREAD_NUMBER: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }
 
-/// Combinations a shard remembers without asking the shared tables; those folded into `other` can be many more.
+/// Combinations that a shard remembers without consulting the shared tables; those folded into `other` can be many
+/// more.
 const MOST_CACHED: usize = 8192;
 
 /// Threads numbered so far.
@@ -160,7 +161,7 @@ fn thread_number() -> usize {
 }
 
 impl Telemetry {
-    /// Empty telemetry. Windows are cut by `clock`.
+    /// Empty telemetry. `clock` defines the windows.
     pub fn new(options: TelemetryOptions, clock: Arc<dyn Clock>) -> Telemetry {
         let shards = match options.shards {
             0 => 2 * std::thread::available_parallelism().map_or(2, usize::from),
@@ -196,7 +197,7 @@ impl Telemetry {
         &self.shared.shards[self.shard_number()]
     }
 
-    /// The clock that windows are cut by.
+    /// The clock that defines the windows.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.shared.clock
     }
@@ -206,7 +207,7 @@ impl Telemetry {
         &self.shared.peers
     }
 
-    /// The id of a route template, for all templates known before traffic (configuration); interned, so asking again
+    /// The id of a route template, for templates known before traffic (configuration); interned, so the same template
     /// gives the same id. Over the limit: [`RouteId::OTHER`]. Takes a shared lock; keep the id.
     pub fn route(&self, template: &str) -> RouteId {
         if let Some(known) = self.shared.names.read().find_route(template) {
@@ -215,13 +216,13 @@ impl Telemetry {
         self.shared.names.write().route(template)
     }
 
-    /// The id of a destination's name, for all that are known before traffic (configuration); interned like a route.
+    /// The id of a destination's name, for names known before traffic (configuration); interned like a route.
     pub fn destination(&self, name: &str) -> DestinationId {
         self.shared.names.write().destination(name)
     }
 
-    /// The label of what works for (side, route, peer): what stacks and requests are joined by. Interned; costs one
-    /// hash lookup on integers when seen before.
+    /// The label for work on (side, route, peer), which joins stacks and requests. Interned; costs one hash lookup on
+    /// integers if seen before.
     pub fn label(&self, side: Side, route: RouteId, peer: Option<PeerId>) -> Label {
         let key = names::LabelKey { side, route, peer };
         let mut state = self.shard().state.lock();
@@ -236,13 +237,13 @@ impl Telemetry {
         label
     }
 
-    /// The series of requests with a label, a method (`""` where there is none; methods that are not of HTTP become
+    /// The series of requests with a label, a method (`""` if there is none; methods that HTTP does not define become
     /// `_OTHER`) and a protocol. Interned like [`Telemetry::label`].
     pub fn series(&self, label: Label, method: &str, protocol: Protocol) -> SeriesId {
         self.series_to(label, method, protocol, DestinationId::NONE)
     }
 
-    /// As [`Telemetry::series`], of requests that are meant for a destination.
+    /// Like [`Telemetry::series`], for requests to a destination.
     pub fn series_to(&self, label: Label, method: &str, protocol: Protocol, destination: DestinationId) -> SeriesId {
         let key = names::SeriesKey {
             label,
@@ -266,7 +267,7 @@ impl Telemetry {
         series
     }
 
-    /// Counts one finished request into the window of now. Call it exactly once per request, when its response body
+    /// Counts one finished request into the current window. Call it exactly once per request, when its response body
     /// ended or was given up.
     pub fn record(&self, record: &RequestRecord) {
         if self.shard().record(&*self.shared.clock, record) {
@@ -274,9 +275,9 @@ impl Telemetry {
         }
     }
 
-    /// Requests are written to `log`, too, from now on; the first call counts.
+    /// From now on, requests are also written to `log`; only the first call has an effect.
     pub(crate) fn log_to(&self, log: AccessLog) {
-        // A second log has nobody who asks for it.
+        // A second log is ignored.
         let _ = self.shared.access_log.set(log);
     }
 
@@ -285,7 +286,8 @@ impl Telemetry {
         self.shared.access_log.get()
     }
 
-    /// Writes a finished request to the access log, if there is one that wants it. `bytes` are all that it received and sent.
+    /// Writes a finished request to the access log, if there is one and it wants it. `bytes` is everything received and
+    /// sent.
     pub(crate) fn log(
         &self,
         head: Head,
@@ -307,7 +309,7 @@ impl Telemetry {
         }
     }
 
-    /// Looks the tables of names over, once in a window.
+    /// Reviews the tables of names, once per window.
     #[cold]
     fn look_over(&self) {
         let shared = &*self.shared;
@@ -323,7 +325,7 @@ impl Telemetry {
             shard.open.note(&mut open);
         }
         last.extend(open.into_keys().map(|series| (series, window)));
-        // Its windows before this one have been counted by what their requests said of themselves.
+        // Windows before this one counted what their requests reported.
         let heard = shared
             .names
             .read()
@@ -344,7 +346,7 @@ impl Telemetry {
         self.warn_of_folded(now_s);
     }
 
-    /// Says once a minute at most that names find no place.
+    /// Logs, at most once a minute, that names are folded.
     fn warn_of_folded(&self, now_s: i64) {
         let shared = &*self.shared;
         let (peers, names) = (shared.peers.folded(), shared.names.read().folded());
@@ -368,7 +370,7 @@ impl Telemetry {
         );
     }
 
-    /// Takes the series of forgotten peers for what they are folded into.
+    /// Replaces the series of forgotten peers by what they are folded into.
     fn fold_forgotten(&self) {
         self.shared.names.write().forget_peers(&self.shared.peers);
     }
@@ -382,8 +384,8 @@ impl Telemetry {
         }
     }
 
-    /// Counts something as open in every window that it outlives, with the bytes that its meters say; `status` is what
-    /// they count under. To be closed.
+    /// Counts something as open in every window that it outlives, with the bytes shown by its meters; `status` is what
+    /// they count under. Has to be closed.
     pub(crate) fn open(&self, series: SeriesId, status: u16, meters: Meters) -> OpenId {
         let shard = self.shard_number();
         self.shared.shards[shard]
@@ -391,19 +393,19 @@ impl Telemetry {
             .insert(shard as u32, series, status, meters)
     }
 
-    /// Changes what is known of something open.
+    /// Changes what is known about something open.
     pub(crate) fn update_open(&self, id: &OpenId, series: SeriesId, status: u16, meters: Meters) {
         self.shared.shards[id.shard as usize]
             .open
             .update(id, series, status, meters);
     }
 
-    /// Ends something open: the bytes of it that windows have counted already.
+    /// Ends something open; returns the bytes of it that windows have already counted.
     pub(crate) fn close(&self, id: &OpenId) -> open::Bytes {
         self.shared.shards[id.shard as usize].open.remove(id)
     }
 
-    /// Says that whatever is dropped from now on is cut off by this process, and left by nobody.
+    /// From now on, whatever is dropped counts as cut off by this process, not as abandoned by its caller.
     pub(crate) fn cut_off(&self) {
         self.shared.cut_off.store(true, Ordering::Relaxed);
     }
@@ -423,8 +425,8 @@ impl Telemetry {
     }
 
     /// Takes the windows that ended (or all), merged over threads: start in seconds since the Unix epoch → request
-    /// series, each label combination once. Windows without requests are not in the answer. What is taken is gone
-    /// from the windows; totals keep it.
+    /// series, each label combination once. Windows without requests are not included. What is taken is removed from
+    /// the windows; totals keep it.
     pub fn take_windows(&self, cut: Cut) -> BTreeMap<i64, Vec<RequestSeries>> {
         let mut merged: BTreeMap<i64, cells::Cells> = BTreeMap::new();
         for shard in &self.shared.shards {
@@ -449,7 +451,7 @@ impl Telemetry {
             .collect()
     }
 
-    /// Adds what is open to the last window that has ended, or to the running one when that is taken too.
+    /// Adds what is open to the last window that has ended, or to the current one if that is taken too.
     fn add_open(&self, cut: Cut, windows: &mut BTreeMap<i64, cells::Cells>) {
         let running = window_start(self.shared.clock.now_unix_s());
         let start = match cut {
@@ -470,7 +472,7 @@ impl Telemetry {
         let cells = windows.entry(start).or_insert_with(|| state.totals.empty_like());
         for ((series, status), count) in open {
             cells.add_open(series, status, count, SeriesId::other);
-            // How many are open is nothing to add up.
+            // The number of open requests must not be added up.
             let moved = open::OpenCount { open: 0, ..count };
             state.totals.add_open(series, status, moved, SeriesId::other);
         }
@@ -488,7 +490,7 @@ impl Telemetry {
         self.shared.names.read().describe(&totals, &self.shared.peers)
     }
 
-    /// Counts that have no place in a window.
+    /// Counters that belong to no window.
     pub fn counters(&self) -> Counters {
         let names = self.shared.names.read().folded();
         let mut counters = Counters {
@@ -512,14 +514,14 @@ impl Telemetry {
     }
 }
 
-/// Counts since the start that are read from the metrics page only.
+/// Counters since the start that are read only from the metrics page.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counters {
     /// Windows of a thread dropped because they were not collected.
     pub windows_lost: u64,
     /// Invalid identity headers.
     pub peers_invalid: u64,
-    /// Peers tracked now.
+    /// Peers currently tracked.
     pub peers: usize,
     /// Requests whose peer could not be tracked, by cause.
     pub peers_folded: [(&'static str, u64); 3],
@@ -529,7 +531,7 @@ pub struct Counters {
     pub series_folded: u64,
     /// Requests that waited for an upstream.
     pub upstream_count: u64,
-    /// How long they waited together, in seconds.
+    /// Their total waiting time, in seconds.
     pub upstream_seconds: f64,
     /// Requests per response flag, in the order of [`ResponseFlags::ALL`].
     pub flags: [u64; ResponseFlags::ALL.len()],

@@ -1,12 +1,11 @@
 //! TLS of the data path: towards callers ([`server`]) and towards endpoints ([`client`]).
 //!
-//! Guarantees: TLS 1.3, and 1.2 with forward secrecy, as rustls offers them with `ring`; files that change are read again within
-//! about a second and never by a worker; files that cannot be used leave the previous certificate in effect, logged and counted;
-//! connections that are open go on with what they began with. What is written as the same settings is one object for all
-//! workers and reloads.
+//! Guarantees: TLS 1.3, and 1.2 with forward secrecy, as rustls offers them with `ring`; changed files are reread
+//! within about a second, never by a worker; unusable files leave the previous certificate in effect, and are logged
+//! and counted; open connections keep what they began with. Equal settings are one object for all workers and reloads.
 //!
-//! Wrong on purpose: sessions are not resumed, so that each connection is verified against the CAs of now; connections are few
-//! and long-lived. Certificates are not looked up in lists of revoked ones: short lives take their place.
+//! Wrong on purpose: sessions are not resumed, so that each connection is verified against the current CAs; connections
+//! are few and long-lived. Certificates are not checked for revocation: short lifetimes take its place.
 
 mod certificate;
 mod client;
@@ -65,7 +64,7 @@ impl Certificates {
         find_or_make(&self.outbound, is_same, || Outbound::new(settings))
     }
 
-    /// Reads what has changed.
+    /// Rereads files that have changed.
     pub(crate) fn refresh(&self) {
         let (inbound, outbound) = (living(&self.inbound), living(&self.outbound));
         for refreshed in inbound
@@ -82,7 +81,7 @@ impl Certificates {
         self.note_ends();
     }
 
-    /// Has the metrics say when certificates end.
+    /// Updates the expiry times of certificates in the metrics.
     pub(crate) fn note_ends(&self) {
         let mut ends = BTreeMap::new();
         let mut note = |file: Option<&Path>, at: Option<u64>| {

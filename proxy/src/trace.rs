@@ -1,8 +1,8 @@
-//! W3C trace context: a request that carries a `traceparent` keeps it, one that carries none or a broken one gets one.
+//! W3C trace context: a request with a valid `traceparent` keeps it, one without or with a broken one gets a new one.
 //!
-//! Guarantee: a valid `traceparent` and its `tracestate` pass untouched, because this process reports no spans and a
-//! parent nobody reports would tear the caller's trace apart. Of a caller whose word does not count the trace's id and
-//! parent pass and nothing else: whether it is sampled is drawn as for a new trace, and `tracestate` goes.
+//! Guarantee: a valid `traceparent` and its `tracestate` pass unchanged, because this process reports no spans, and a
+//! parent that is never reported would break the caller's trace. From a caller whose word does not count, only the
+//! trace's id and parent are kept: whether it is sampled is drawn as for a new trace, and `tracestate` is removed.
 //!
 //! Source: W3C Trace Context, level 1, sections 3.2 and 4.
 
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Says which request it is, as Envoy and others do.
+/// Identifies the request, as in Envoy and others.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Gives a trace to requests that have none.
@@ -36,7 +36,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// The filter that a configuration asks for.
+    /// The filter for a configuration.
     pub(crate) fn filter(config: &TraceConfig) -> Box<dyn HeadFilter> {
         Box::new(Trace::new(config))
     }
@@ -54,7 +54,7 @@ impl Trace {
         (random() >> 32) < self.sampled
     }
 
-    /// Whose flag says nothing here.
+    /// Whether the caller's sampling flag is ignored.
     fn is_stranger(&self, exchange: &Exchange) -> bool {
         match self.trust {
             TraceTrust::Identity => !exchange.is_trusted,
@@ -89,7 +89,7 @@ impl HeadFilter for Trace {
         {
             if self.is_stranger(exchange) {
                 let mut text = value.as_bytes().to_vec();
-                // Later versions may give other bits and what follows the flags a meaning.
+                // Later versions may give other bits, and what follows the flags, a meaning.
                 text.truncate(53);
                 text[..2].copy_from_slice(b"00");
                 text.extend(if self.draw() { b"01" } else { b"00" });
@@ -128,8 +128,8 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
 }
 
-/// `version-trace-parent-flags` in lower-case hexadecimal; ids not all zero; version `ff` is forbidden, and later
-/// versions than `00` may go on after the flags.
+/// `version-trace-parent-flags` in lower-case hexadecimal; ids not all zero; version `ff` is forbidden, and versions
+/// after `00` may have more after the flags.
 fn is_valid(value: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
     let zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
@@ -155,7 +155,7 @@ fn write_hex(to: &mut [u8], number: u64) {
     }
 }
 
-/// 64 random bits: SplitMix64 from a seed of the operating system, one per thread. Ids of traces are no secret.
+/// 64 random bits: SplitMix64 with a seed from the operating system, one per thread. Trace ids are not secret.
 pub(crate) fn random() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(std::hash::RandomState::new().build_hasher().finish());

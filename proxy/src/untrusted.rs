@@ -1,10 +1,11 @@
-//! What reads bytes of callers, for the fuzz targets (`tests/fuzz`). Not part of the interface.
+//! Parsers of callers' bytes, exposed for the fuzz targets (`tests/fuzz`). Not part of the public interface.
 
 use crate::wire::{detect, framing::Framing};
 
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Follows the framing of requests, in one piece and byte by byte: what is found may not depend on how bytes came.
+/// Follows the framing of requests, in one piece and byte by byte: the findings must not depend on how the bytes
+/// arrive.
 pub fn http1_framing(bytes: &[u8]) {
     let mut whole = Framing::new(MAX_HEAD_BYTES);
     let first = whole.feed(bytes).is_ok();
@@ -17,7 +18,7 @@ pub fn http1_framing(bytes: &[u8]) {
     );
 }
 
-/// Tells the protocol from the first bytes: what was said of fewer bytes stays true.
+/// Detects the protocol from the first bytes: a result for fewer bytes has to stay valid.
 pub fn protocol(bytes: &[u8]) {
     let mut said = None;
     for end in 0..=bytes.len() {

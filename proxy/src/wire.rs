@@ -1,5 +1,5 @@
-//! What lies between a socket and an HTTP parser: strict framing, header hygiene, protocol detection, timeouts, and what a
-//! load balancer says in front of a connection.
+//! What is between a socket and an HTTP parser: strict framing, header hygiene, protocol detection, timeouts, and what
+//! a load balancer says in front of a connection.
 
 pub(crate) mod detect;
 pub(crate) mod framing;

@@ -11,7 +11,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
     print(&answer(args)?)
 }
 
-/// What goes to standard output: nothing when a file is written.
+/// The output for standard output: nothing if a file is written.
 pub(super) fn answer(args: &ExportArgs) -> Result<Vec<u8>> {
     let question = match &args.compare {
         None => Target::new("/api/v1/merge").selection(&args.selection),

@@ -1,4 +1,4 @@
-//! `emberline query top|series|diff`: the same answers as the pages show, as tables or JSON.
+//! `emberline query top|series|diff`: the same data as on the pages, as tables or JSON.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &QueryArgs) -> Result<ExitCode> {
     print(answer(args)?.as_bytes())
 }
 
-/// The text that is printed.
+/// The text to print.
 pub(super) fn answer(args: &QueryArgs) -> Result<String> {
     let question = match &args.command {
         QueryCommand::Top(top) => top_question(top),
@@ -37,7 +37,7 @@ pub(super) fn answer(args: &QueryArgs) -> Result<String> {
     })
 }
 
-/// The function table; the tree is for pages.
+/// Queries the function table; the tree is for pages.
 fn top_question(args: &QueryTopArgs) -> Target {
     Target::new("/api/v1/merge")
         .selection(&args.selection)
@@ -59,7 +59,7 @@ fn diff_question(args: &QueryDiffArgs) -> Target {
         .maybe("baseline", args.baseline.as_ref())
         .maybe("candidate", args.candidate.as_ref())
         .maybe("route", args.route.as_ref())
-        // As the page asks: where requests cannot divide, seconds do.
+        // As on the page: if requests cannot be the divisor, seconds are.
         .with("per", &"best")
         .range(&args.range)
         .with("functions_limit", &args.rows)
@@ -152,7 +152,7 @@ pub(super) fn diff_table(answer: &DiffFunctions) -> String {
     let (baseline, candidate) = (&answer.baseline, &answer.candidate);
     let per = match answer.per {
         Per::Total => String::new(),
-        Per::Second => " per second, because not both releases have CPU and requests of the same time".to_owned(),
+        Per::Second => " per second, because the releases lack CPU and requests for the same time".to_owned(),
         per => format!(" per {}", per.as_str()),
     };
     let unit = answer.unit.as_str();

@@ -1,4 +1,4 @@
-//! Tables for terminals: numbers to the right, the last column as long as it is.
+//! Tables for terminals: numbers right-aligned, the last column as long as it is.
 
 pub(crate) use emberline_analysis::compare::format_amount as amount;
 
@@ -8,7 +8,7 @@ pub(crate) fn signed(value: f64, unit: &str) -> String {
     format!("{sign}{}", amount(value.abs(), unit))
 }
 
-/// Lines up rows under a heading.
+/// Aligns rows under a heading.
 pub(crate) fn draw(heading: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows

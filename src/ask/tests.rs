@@ -67,7 +67,7 @@ fn batch() -> Batch {
     }
 }
 
-/// Runs a command line against a server; the answer or the sentence that says why there is none.
+/// Runs a command line against a server; returns the output or the error.
 async fn answer(server: &str, arguments: &[&str]) -> Result<String, String> {
     let all = [&["emberline"], arguments, &["--server", server]].concat();
     let command = Cli::try_parse_from(all).unwrap().command;
@@ -81,7 +81,7 @@ async fn answer(server: &str, arguments: &[&str]) -> Result<String, String> {
     result.map_err(|error| format!("{error:#}"))
 }
 
-/// A gRPC client's call over HTTP/2 without TLS: an empty question in its frame, the status in the trailers.
+/// A gRPC client's call over HTTP/2 without TLS: an empty query in its frame, the status in the trailers.
 async fn grpc_is_spoken_on_the_same_port(server: &str) {
     use http_body_util::{BodyExt, Full};
     use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -123,7 +123,7 @@ async fn serve(folder: &Path) -> (String, JoinHandle<std::io::Result<()>>) {
     (server, tokio::spawn(async move { axum::serve(listener, web).await }))
 }
 
-/// Reads an answer without each of its fields, and without one of its rows' (`functions/0/self`).
+/// Parses a response without each of its fields, and without each field of a row (`functions/0/self`).
 fn refuses_what_lacks_a_field<T: DeserializeOwned>(whole: &str, of_a_row: &str) {
     read::<T>(whole.as_bytes()).map(|_| ()).unwrap();
     let whole: Value = serde_json::from_str(whole).unwrap();
@@ -149,7 +149,7 @@ async fn an_answer_that_lacks_a_field_is_refused_by_its_name() {
     };
     refuses_what_lacks_a_field::<Merge>(&told("query top").await, "functions/0/self");
     refuses_what_lacks_a_field::<SeriesAnswer>(&told("query series").await, "series/0/total");
-    // Without requests seconds divide; one function is put in in place of those that are equal.
+    // Without requests, costs are divided by seconds; one changed function is inserted among equal ones.
     let compared = told("query diff --service checkout --baseline v1 --candidate v1").await;
     let mut compared: Value = serde_json::from_str(&compared).unwrap();
     assert_eq!(compared["per"], "second");

@@ -1,4 +1,4 @@
-//! What the parts of the server are given.
+//! Passes settings to the parts of the server.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn hours(count: u64) -> Duration {
     Duration::from_secs(count.saturating_mul(3600))
 }
 
-/// Settings of the store; what is not set is as much as the budget gives.
+/// Settings of the store; unset ones come from the budget.
 pub(crate) fn store_options(settings: &Settings, budget: &Budget) -> Options {
     let (store, retention) = (&settings.store, &settings.retention);
     Options {
@@ -51,8 +51,7 @@ pub(crate) fn store_options(settings: &Settings, budget: &Budget) -> Options {
     }
 }
 
-/// Settings of the collector; `web_address` is where the pages are, for links when nothing else is said. What is not set is as much
-/// as the budget gives.
+/// Settings of the collector; `web_address` is the default for links to the pages. Unset ones come from the budget.
 pub(crate) fn collector_config(loaded: &Loaded, budget: &Budget, web_address: &str) -> CollectorConfig {
     let settings = &loaded.settings;
     let (ingest, symbols) = (&settings.ingest, &settings.symbols);

@@ -1,4 +1,4 @@
-//! Settings as flags and environment variables, made from the list of keys.
+//! Settings as flags and environment variables, generated from the list of keys.
 
 use std::{path::PathBuf, sync::LazyLock};
 
@@ -12,7 +12,7 @@ use super::{
     show::default_of,
 };
 
-/// Settings that `-h` shows; `--help` shows all.
+/// Settings shown by `-h`; `--help` shows all.
 const COMMON: [&str; 12] = [
     "data_dir",
     "listen",
@@ -28,7 +28,7 @@ const COMMON: [&str; 12] = [
     "log",
 ];
 
-/// What the command line and the environment say about the configuration.
+/// The settings from the command line and the environment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ServerSettingsArgs {
     file: Option<PathBuf>,
@@ -42,7 +42,7 @@ impl ServerSettingsArgs {
     }
 }
 
-/// What the command line needs of a key, for as long as the process lives.
+/// What the command line needs to know about a key, for the life of the process.
 struct Flag {
     key: &'static Key,
     flag: String,
@@ -108,7 +108,7 @@ impl Flag {
     }
 }
 
-/// Variables that are not settings: the file, and what other commands read.
+/// Variables that are not settings: the file's path, and those of other commands.
 const OTHER_VARIABLES: [&str; 3] = ["EMBERLINE_CONFIG", "EMBERLINE_SERVER", "EMBERLINE_URL"];
 
 /// Warnings about variables that look like settings but are not, and would be ignored silently.

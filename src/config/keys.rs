@@ -1,9 +1,10 @@
-//! Every setting of the server: its name, type, default, bounds and what it does.
+//! Every setting of the server: its name, type, default, bounds and purpose.
 //!
-//! Guarantees: names are unique over all sections, so that a setting has one name in the file, as a flag (`--name-of-it`), in the
-//! environment (`EMBERLINE_NAME_OF_IT`) and in messages. The reference, the flags, `config show` and the checks come from here.
+//! Guarantees: names are unique over all sections, so that a setting has one name in the file, as a flag
+//! (`--name-of-it`), in the environment (`EMBERLINE_NAME_OF_IT`) and in messages. The reference, the flags, `config
+//! show` and the checks are generated from here.
 //!
-//! A new section is a new block: name, type, keys. What outgoing connections need of TLS belongs in one of its own.
+//! A new section is a new block: name, type, keys. TLS settings of outgoing connections belong in their own section.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -13,17 +14,17 @@ use emberline_yaml::Node;
 use super::value::Setting;
 use Bounds::{Any, Within};
 
-/// What values of a setting are allowed.
+/// Allowed values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bounds {
-    /// Whatever its type allows.
+    /// Anything its type allows.
     Any,
     /// From the first to the last, both included.
     Within(f64, f64),
 }
 
 impl Bounds {
-    /// In words, for the reference and for errors.
+    /// As text, for the reference and for errors.
     pub(crate) fn in_words(self) -> String {
         match self {
             Any => String::new(),
@@ -55,7 +56,7 @@ pub(crate) struct Section {
 }
 
 impl Key {
-    /// The name as a flag, without dashes before it: of a list the name of one thing.
+    /// The name as a flag, without leading dashes: for a list, the singular.
     pub(crate) fn flag(&self) -> String {
         let one = match self.type_name == <Vec<String>>::TYPE {
             true => self.name.trim_end_matches('s'),
@@ -64,12 +65,12 @@ impl Key {
         one.replace('_', "-")
     }
 
-    /// The name as a variable of the environment.
+    /// The name as an environment variable.
     pub(crate) fn variable(&self) -> String {
         format!("EMBERLINE_{}", self.flag().replace('-', "_").to_uppercase())
     }
 
-    /// What it does, in one line.
+    /// Its purpose, in one line.
     pub(crate) fn help(&self) -> String {
         self.help.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
     }
@@ -82,7 +83,7 @@ impl Key {
         self.bounded(settings, |settings| (self.set_texts)(settings, texts))
     }
 
-    /// The value as the file has it.
+    /// The value as in the file.
     pub(crate) fn show(&self, settings: &Settings) -> String {
         (self.show)(settings)
     }
@@ -169,7 +170,7 @@ macro_rules! settings {
     };
 }
 
-/// Most of what can be counted here: more is a mistake, and must not overflow.
+/// The largest number of anything counted here: more is a mistake, and must not overflow.
 const MANY: f64 = 1e9;
 
 settings! {
@@ -402,7 +403,7 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static Section, &'static Key)> {
 }
 
 impl Settings {
-    /// What is wrong between settings that are each fine by themselves: the names of both and what to do.
+    /// Contradictions between settings that are each valid: the names of both and what to do.
     pub(crate) fn contradictions(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let (retention, store, ingest) = (&self.retention, &self.store, &self.ingest);

@@ -1,12 +1,12 @@
-//! What messages name (settings, flags, variables) exists.
+//! Everything that messages name (settings, flags, variables) exists.
 
 use std::{collections::BTreeSet, path::Path};
 
 use super::{SECTIONS, keys, reference::Tree};
 use crate::cli::Cli;
 
-/// Words between backquotes in messages that look like settings and are none: parameters and fields of the API, and words
-/// of formats.
+/// Words in backquotes in messages that look like settings but are not: parameters and fields of the API, and words of
+/// formats.
 const NO_SETTINGS: [&str; 15] = [
     "drop_frames",
     "functions_cut",
@@ -35,7 +35,7 @@ const FLAGS_OF_OTHERS: [&str; 11] = [
     "raw",
     "stackcollapse",
     "strip-debug",
-    // Of the sample mesh.
+    // Flags of the sample mesh.
     "collector",
     "cart",
     "checkout",
@@ -61,7 +61,7 @@ fn code_of(folder: &str) -> Vec<(String, String)> {
     lines
 }
 
-/// What begins with `begin` and goes on with these letters.
+/// Words that start with `begin`, followed by these letters.
 fn words<'l>(line: &'l str, begin: &str, is_letter: fn(char) -> bool) -> Vec<&'l str> {
     line.match_indices(begin)
         .map(|(at, _)| {
@@ -133,7 +133,7 @@ fn every_setting_that_a_message_names_exists() {
             }
         }
     }
-    // It does find them.
+    // Check that they are found.
     for name in [
         "max_query_seconds",
         "min_free_mb",

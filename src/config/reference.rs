@@ -1,4 +1,5 @@
-//! `docs/configure.md`, and `emberline config reference`: every key of the server's file and of a proxy's, from what reads them.
+//! `docs/configure.md`, and `emberline config reference`: every key of the server's file and of a proxy's, from the
+//! code that parses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,7 +79,7 @@ outbound:
 ```
 ";
 
-/// A proxy's file that says only what has no default, and asks for what is off by default, from which the defaults are read.
+/// A proxy's file with only the required keys, plus what is off by default; the defaults are read from it.
 pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
 inbound:
@@ -145,7 +146,7 @@ fn row(cells: &[String]) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// The tree of a file as its source has it.
+/// The structure of a file, from its source.
 pub(super) struct Tree {
     items: BTreeMap<String, Item>,
     bounds: BTreeMap<String, String>,
@@ -221,7 +222,7 @@ impl Tree {
             let list = if is_list(&field.type_name) { "[]" } else { "" };
             let below = format!("{path}{}{list}", field.name);
             found.push((format!("{path}{}", field.name), field.clone()));
-            // Neighbouring keys of one type are described once, and filters once for all that have them.
+            // Neighbouring keys of one type are described once, and filters once for all keys that have them.
             let is_first = field.name != "filters" || !found.iter().any(|(path, _)| path.ends_with("filters[].buffer"));
             if types.insert(inner(&field.type_name)) && is_first {
                 self.collect(inner(&field.type_name), &format!("{below}."), found);
@@ -229,7 +230,7 @@ impl Tree {
         }
     }
 
-    /// One table for the root and for each part of it that has keys of its own.
+    /// One table for the root and for each part of it that has keys.
     fn tables(&self, root: &str) -> String {
         let mut tables: Vec<(String, Vec<String>)> = Vec::new();
         for (path, field) in self.keys(root) {
@@ -282,7 +283,7 @@ impl Tree {
     }
 
     fn default_of(&self, path: &str) -> Option<String> {
-        // Differs per machine; and what the smallest file has to say.
+        // Differs per machine; and the required keys.
         if [
             "workload.instance",
             "inbound[].filters[].fault.delay_ms",
@@ -321,7 +322,7 @@ impl Tree {
     }
 }
 
-/// The value at a path; of a list, that of the first element that has it.
+/// The value at a path; for a list, that of the first element that has it.
 fn found_at<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     let (part, rest) = path.split_once('.').unwrap_or((path, ""));
     let below = |value| {

@@ -1,8 +1,8 @@
-//! `emberline config show`: what is in force, and where each value came from. What it prints is a configuration again.
+//! `emberline config show`: the values in effect, and where each came from. The output is itself a valid configuration.
 
 use super::{Loaded, SECTIONS, keys::Settings};
 
-/// The configuration as YAML, with the origin of each value behind it.
+/// The configuration as YAML, with the origin of each value in a comment.
 pub(crate) fn show(loaded: &Loaded) -> String {
     let mut text = String::new();
     for section in SECTIONS {
@@ -22,7 +22,7 @@ pub(crate) fn show(loaded: &Loaded) -> String {
     text
 }
 
-/// The default of a setting, as the file has it.
+/// The default of a setting, as in the file.
 pub(super) fn default_of(key: &super::Key) -> String {
     key.show(&Settings::default())
 }

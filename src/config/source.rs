@@ -1,19 +1,20 @@
-//! The trees of other files (a proxy's, the section `scrape`), read from the source text that defines them, for the reference.
+//! The structure of other files (a proxy's, the section `scrape`), read from the source code that defines them, for the
+//! reference.
 //!
-//! Guarantee: what the reference says of a key is the documentation of the field that the parser fills; a field without
-//! documentation fails a test.
+//! Guarantee: the reference's description of a key is the documentation of the field that the parser fills; a field
+//! without documentation fails a test.
 //!
-//! Wrong on purpose: it reads the layout that `cargo fmt` gives these files, not Rust. A test compares what it finds with a
-//! configuration that is written out.
+//! Wrong on purpose: it parses the layout that `cargo fmt` produces, not Rust. A test compares the result with a
+//! complete configuration.
 
 use std::collections::BTreeMap;
 
-/// A type of the tree.
+/// A type in the structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
     /// Keys.
     Struct(Vec<Field>),
-    /// Words, as the file has them.
+    /// Words, as in the file.
     Words(Vec<String>),
 }
 
@@ -21,16 +22,16 @@ pub(super) enum Item {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// As Rust has it.
+    /// As in Rust.
     pub(super) type_name: String,
     pub(super) help: String,
-    /// The function that reads it, where it is not the type's own.
+    /// The function that parses it, if it is not the type's own.
     pub(super) reader: Option<String>,
-    /// It may be left out.
+    /// It is optional.
     pub(super) is_optional: bool,
 }
 
-/// The structs and enums of a source text that are read from a file, by name.
+/// The structs and enums of a source file that are parsed from a file, by name.
 pub(super) fn items(source: &str) -> BTreeMap<String, Item> {
     let mut found = BTreeMap::new();
     let mut lines = source.lines().peekable();
@@ -65,7 +66,7 @@ pub(super) fn items(source: &str) -> BTreeMap<String, Item> {
     found
 }
 
-/// The text between quotes behind `name = `.
+/// The quoted text after `name = `.
 fn quoted_after<'a>(attributes: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = attributes.split_once(&format!("{name} = \""))?;
     rest.split('"').next()
@@ -132,7 +133,7 @@ fn snake_case(name: &str) -> String {
     word
 }
 
-/// The bounds that functions of a source text give to `whole`, by the name of the function.
+/// The bounds that functions in a source file pass to `whole`, by the name of the function.
 pub(super) fn whole_numbers(source: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut function = "";

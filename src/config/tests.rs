@@ -1,4 +1,4 @@
-//! Every setting, through the list that makes it.
+//! Every setting, checked through the list that defines it.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -10,12 +10,12 @@ use crate::{
     cli::{Cli, Command},
 };
 
-/// That of a machine without limits.
+/// The budget of a machine without limits.
 fn budget() -> Budget {
     Budget::of(None, 1_024)
 }
 
-/// Reads a file of this text.
+/// Loads a file with this text.
 fn read_text(text: &str) -> Result<Loaded, String> {
     read_with(text, &[])
 }
@@ -36,13 +36,13 @@ fn flag(name: &str, value: &str) -> Given {
     }
 }
 
-/// A value that is allowed and is not the default, as text.
+/// An allowed value other than the default, as text.
 fn another_value(key: &Key) -> String {
     let default = key.show(&Settings::default());
     match (key.type_name, key.bounds) {
         ("whole number", keys::Bounds::Within(low, high)) => {
             let default: f64 = default.parse().unwrap_or(low);
-            // The queue holds the longest batch: one of them may only grow, the other only shrink.
+            // The queue has to hold the longest batch: one of them may only grow, the other only shrink.
             let may_grow = key.name != "max_batch_bytes" && default + 1.0 <= high;
             let near = if may_grow { default + 1.0 } else { default - 1.0 };
             (near as u64).to_string()
@@ -131,7 +131,7 @@ fn values_out_of_range_are_refused_with_key_value_and_range() {
     assert!(bounded > 60, "{bounded}");
 }
 
-/// What the parts of the server are given, and what they take from the settings themselves.
+/// What the parts of the server are given, and the settings they read themselves.
 fn given_to_parts(settings: &Settings) -> String {
     let loaded = Loaded {
         settings: settings.clone(),
@@ -171,7 +171,7 @@ fn every_setting_changes_what_a_part_is_given() {
 fn the_defaults_are_those_of_the_parts() {
     let settings = Settings::default();
     let mut options = emberline_storage::Options::new("emberline-data");
-    // The way in is stricter than the store.
+    // Ingest is stricter than the store.
     options.max_future = std::time::Duration::from_secs(600);
     assert_eq!(
         format!("{:?}", store_options(&settings, &budget())),
@@ -223,7 +223,7 @@ fn what_is_unknown_is_named_with_its_line_and_the_nearest_name() {
         ),
         (
             "web:\n  ui_dir: a\n  ui_dir: b\n",
-            "emberline.yaml:3: the key `ui_dir` is there twice",
+            "emberline.yaml:3: the key `ui_dir` occurs twice",
         ),
         ("- a\n", "emberline.yaml:1: not a configuration"),
         (
@@ -243,7 +243,7 @@ fn what_is_unknown_is_named_with_its_line_and_the_nearest_name() {
         let error = read_text(text).unwrap_err();
         assert!(error.starts_with(said), "{error}\nis not\n{said}");
     }
-    // All that is wrong is told at once.
+    // All problems are reported at once.
     let error = read_with(
         "store: {query_threads: 0, min_free: 1}\n",
         &[flag("max_workloads", "none")],
@@ -363,7 +363,7 @@ fn the_reference_knows_every_key_of_a_proxys_file_and_says_what_it_does() {
         let path = path.replace("filters[].headers.response.", "filters[].headers.request.");
         assert!(known.contains(path.as_str()), "{path} is not in the reference");
     }
-    // Keys below something that is left out do not show.
+    // Keys below an omitted key are not shown.
     let is_left_out = |path: &str| path.starts_with("collector.tls");
     let missing: Vec<&&str> = known
         .iter()

@@ -1,6 +1,6 @@
-//! Values of settings: how each type is read from the file and from text, and written.
+//! Values of settings: how each type is parsed from the file and from text, and written.
 //!
-//! Guarantee: what is written is read as the same value again.
+//! Guarantee: a written value is parsed as the same value.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -11,19 +11,19 @@ use emberline_yaml::{Node, Value};
 pub(crate) trait Setting: Sized {
     /// Its name in the reference.
     const TYPE: &'static str;
-    /// What separates values in one text; none where there is one value.
+    /// Separates several values in one text; none for a single value.
     const SEPARATOR: Option<char> = None;
 
-    /// Of a value of the file; the error says what should be written.
+    /// From a value in the file; the error says what to write.
     fn from_yaml(value: &Node) -> Result<Self, String>;
 
-    /// Of a variable of the environment, or of a flag with all its values.
+    /// From an environment variable, or from a flag with all its values.
     fn from_texts(texts: &[String]) -> Result<Self, String>;
 
-    /// As the file has it, in one line.
+    /// As in the file, on one line.
     fn show(&self) -> String;
 
-    /// The number that bounds are about.
+    /// The number to check against the bounds.
     fn number(&self) -> Option<f64> {
         None
     }
@@ -33,12 +33,12 @@ fn last(texts: &[String]) -> &str {
     texts.last().map_or("", String::as_str)
 }
 
-/// Text as YAML and JSON write it.
+/// Text in YAML and JSON syntax.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A value of the file in words, for errors.
+/// A value in the file, described for errors.
 fn said(value: &Node) -> String {
     match &value.value {
         Value::Null => "nothing".to_owned(),
@@ -112,7 +112,7 @@ from_text!(
     |_| None
 );
 
-/// A setting that may be left out; `null` and an empty text leave it out.
+/// An optional setting; `null` and empty text mean unset.
 impl<T: Setting> Setting for Option<T> {
     const TYPE: &'static str = T::TYPE;
 

@@ -15,8 +15,8 @@ use tokio::{
 use super::process::{Directory, Process, free_port, sibling};
 use crate::cli::PlantRoute;
 
-/// Requests per second of each route. The whole mesh stays well below one core, so that what is measured is the
-/// services and not the queue for the processor.
+/// Requests per second of each route. The whole mesh stays well below one core, so that the services are measured and
+/// not the queue for the processor.
 const LOAD: [(&str, f64); 4] = [
     ("/quote/{id}", 10.0),
     ("/coupon/{code}", 10.0),
@@ -24,7 +24,7 @@ const LOAD: [(&str, f64); 4] = [
     ("/track/{id}", 25.0),
 ];
 
-/// The Node.js program, so that the demo runs from the command alone.
+/// The Node.js program, embedded so that the demo needs only the command.
 const PAYMENT_PROGRAM: &str = include_str!("../../deploy/demo/payment/server.mjs");
 
 struct Addresses {
@@ -44,7 +44,7 @@ pub(crate) struct SampleMesh {
     directory: PathBuf,
     otlp: String,
     addresses: Addresses,
-    /// Stopped first: nothing more is sent.
+    /// Stopped first, so that nothing more is sent.
     load: Process,
     /// Callers before callees.
     services: Vec<Process>,
@@ -147,18 +147,18 @@ impl SampleMesh {
         let v2 = start_checkout("v2", a, a.checkout_v2, &self.otlp, plant, &directory)?;
         self.services.insert(2, v2);
         wait_for(self.addresses.checkout_v2, &mut self.services).await?;
-        // The frontend's proxy notices the changed file by itself.
+        // The frontend's proxy detects the changed file.
         write_frontend_config(&self.directory, &self.addresses, &self.otlp, true)?;
         Ok(())
     }
 
-    /// An error if a process has ended.
+    /// Fails if a process has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.load.check()?;
         self.services.iter_mut().try_for_each(Process::check)
     }
 
-    /// Ends everything: the load first and wholly, then callers before callees, each shipping its last window.
+    /// Stops everything: the load first and completely, then callers before callees, each shipping its last window.
     pub(crate) async fn stop(&mut self) {
         self.load.stop(Duration::from_secs(15)).await;
         for service in &mut self.services {
@@ -196,7 +196,7 @@ fn start_checkout(
     Process::start(&name, &sibling(&format!("demo-{name}"))?, &arguments, directory)
 }
 
-/// Writes beside and renames, so that the proxy never reads half a file.
+/// Writes a temporary file and renames it, so that the proxy never reads half a file.
 fn write_config(path: &Path, text: &str) -> Result<()> {
     let beside = path.with_extension("tmp");
     std::fs::write(&beside, text)
@@ -242,7 +242,7 @@ fn write_payment_config(directory: &Path, a: &Addresses, otlp: &str) -> Result<P
     Ok(path)
 }
 
-/// The admin address a configuration already names, or a free one: it may not change while the proxy runs.
+/// The admin address in an existing configuration, or a free one: it must not change while the proxy runs.
 fn admin_address(path: &Path) -> Result<SocketAddr> {
     let before = std::fs::read_to_string(path).unwrap_or_default();
     let named = before
@@ -254,7 +254,7 @@ fn admin_address(path: &Path) -> Result<SocketAddr> {
     })
 }
 
-/// Node.js, from the path or from where `make setup` puts it.
+/// Node.js, from the path or from where `make setup` installs it.
 fn find_node() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();

@@ -1,7 +1,7 @@
-//! Child processes and the directory they work in.
+//! Child processes and their working directory.
 //!
-//! Guarantee: each child gets a pipe as standard input whose other end only this process holds, and children end
-//! when it closes; so none is left behind, whatever happens to this process.
+//! Guarantee: each child gets a pipe as standard input whose other end only this process holds, and children end when
+//! it closes; so none is left behind, whatever happens to this process.
 
 use std::{
     fs::File,
@@ -15,10 +15,10 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// Where data, logs and generated configuration go.
+/// The directory for data, logs and generated configuration.
 pub(crate) struct Directory {
     path: PathBuf,
-    /// Removed when dropped: only what was made here, under a name that nobody knew before, for this user alone.
+    /// Removed when dropped: only what was created here, under an unpredictable name, accessible only to this user.
     _temporary: Option<TempDir>,
 }
 
@@ -68,7 +68,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output)
-            // A group of its own: Ctrl-C reaches this process alone, which stops its children in order.
+            // A group of its own: Ctrl-C reaches only this process, which stops its children in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -85,7 +85,7 @@ impl Process {
         })
     }
 
-    /// An error with the end of its log if the process has ended.
+    /// Fails with the end of its log if the process has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait()? else {
             return Ok(());
@@ -105,13 +105,13 @@ impl Process {
     pub(crate) async fn stop(&mut self, patience: Duration) {
         drop(self.child.stdin.take());
         if tokio::time::timeout(patience, self.child.wait()).await.is_err() {
-            // Already ended is as good.
+            // It may already have ended.
             let _ = self.child.kill().await;
         }
     }
 }
 
-/// A program of the product, beside this one.
+/// Another of the project's programs, next to this one.
 pub(crate) fn sibling(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot determine this program's path")?;
     let path = own.with_file_name(name);
@@ -124,13 +124,13 @@ pub(crate) fn sibling(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A port that nothing listens on at this moment, never the same one twice. Below the range that Linux gives to
-/// outgoing connections, so that none of those takes it before the service that it is meant for starts.
+/// A port on which nothing is listening at the moment, never the same one twice. Below Linux's range for outgoing
+/// connections, so that none of those takes it before the service that it is meant for starts.
 pub(crate) fn free_port() -> Result<u16> {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
     let span = PORTS.end - PORTS.start;
-    // Two demos on one machine begin at different places.
+    // Two demos on one machine start at different ports.
     let begin = (std::process::id() % u32::from(span)) as u16;
     for _ in 0..span {
         let step = TRIED.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Progress, as sentences or as one JSON object a line.
+//! Progress, as sentences or as one JSON object per line.
 
 use std::{collections::HashSet, io::Write, time::Duration};
 
@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 
 use crate::cli::Output;
 
-/// What is reported in both forms.
+/// Events reported in both forms.
 pub(crate) enum Event {
-    /// The server answers.
+    /// The server is ready.
     Ready {
-        /// Where its pages are.
+        /// URL of its pages.
         url: String,
     },
-    /// A release serves.
+    /// A release is serving.
     Release {
         /// The service.
         service: String,
         /// Its version.
         version: String,
     },
-    /// What the second release holds.
+    /// The regression in the second release.
     Planted {
         /// The service.
         service: String,
@@ -65,7 +65,7 @@ impl Reporter {
         self.line(&text, &json);
     }
 
-    /// Progress that has no event of its own.
+    /// Progress without an event of its own.
     pub(crate) fn note(&self, text: &str) {
         match self.output {
             Output::Text => println!("{text}"),
@@ -73,7 +73,7 @@ impl Reporter {
         }
     }
 
-    /// States an alert once.
+    /// Reports an alert once.
     pub(crate) fn verdict(&mut self, alert: &Alert, base: &str, elapsed: Duration) {
         if !self.stated.insert(alert.id.clone()) {
             return;
@@ -99,7 +99,7 @@ impl Reporter {
             Output::Text => writeln!(out, "{text}"),
             Output::Json => writeln!(out, "{json}"),
         };
-        // Nobody reading any more is no reason to stop the demo.
+        // A closed output is no reason to stop the demo.
         let _ = written.and_then(|()| out.flush());
     }
 }

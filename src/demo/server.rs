@@ -1,4 +1,4 @@
-//! The demo's own server, asked through its API.
+//! The demo's own server, queried through its API.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep};
 
 use super::process::{Directory, Process, free_port};
 
-/// Longest wait for an answer.
+/// Longest wait for a response.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// The longest answer; alerts with their evidence are far shorter.
+/// The longest response; alerts with their evidence are far shorter.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// `emberline serve` as a child process.
@@ -49,7 +49,7 @@ impl Server {
             &otlp.to_string(),
             "--otlp-http",
             &otlp_http.to_string(),
-            // The sample mesh starts warm.
+            // The sample mesh needs no warm-up.
             "--warm-up-seconds",
             "0",
         ]
@@ -84,7 +84,7 @@ impl Server {
         );
     }
 
-    /// Starts the server anew if it has ended; true if it had.
+    /// Restarts the server if it has ended; returns whether it had.
     pub(crate) async fn restart_if_dead(&mut self) -> Result<bool> {
         if !self.process.has_ended() {
             return Ok(false);
@@ -101,12 +101,12 @@ impl Server {
         format!("http://{}", self.web)
     }
 
-    /// Where telemetry goes.
+    /// Endpoint for telemetry.
     pub(crate) fn otlp_url(&self) -> String {
         format!("http://{}", self.otlp)
     }
 
-    /// Alerts that are stated now.
+    /// Alerts that are firing.
     pub(crate) async fn firing_alerts(&self) -> Result<Vec<Alert>> {
         let (status, body) = self.get("/api/v1/alerts?state=firing").await?;
         if status != 200 {
@@ -116,7 +116,7 @@ impl Server {
         Ok(answer.alerts)
     }
 
-    /// One request; the demo asks twice a second.
+    /// One request; the demo polls twice a second.
     async fn get(&self, path: &str) -> Result<(u16, Vec<u8>)> {
         let address = Address::new(false, &self.web.ip().to_string(), self.web.port()).with_path(path);
         let reply = self
@@ -127,7 +127,7 @@ impl Server {
         Ok((status, reply.read(MAX_ANSWER_BYTES).await?.to_vec()))
     }
 
-    /// Ends the server in order.
+    /// Stops the server in an orderly way.
     pub(crate) async fn stop(&mut self) {
         self.process.stop(Duration::from_secs(15)).await;
     }

@@ -1,6 +1,6 @@
-//! What connections are told for which there is no place: that the server lives, if they ask, and else to come again.
+//! What connections without a slot are told: the server's health if they ask for it, otherwise to retry.
 //!
-//! Guarantees: one short head is read, within a second; nothing else is, and no other question is answered.
+//! Guarantees: one short head is read, within a second, and nothing else; no other request is answered.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -13,14 +13,14 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-/// What is asked by those who watch over the server.
+/// Requests of health checks.
 const ASKED: [&str; 2] = ["/-/ready", "/-/healthy"];
 const HEAD_BYTES: usize = 4 << 10;
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// The word for everybody else.
+/// The response to everything else.
 pub(super) const FULL_IN_WORDS: &str = "the server is at its limit of connections or requests; retry in a moment\n";
-/// Seconds after which to come again.
+/// Seconds after which to retry.
 pub(super) const RETRY_AFTER: &str = "2";
 
 /// Answers one request and closes.
@@ -41,7 +41,7 @@ pub(super) async fn answer_shortly(mut stream: TcpStream, router: &Router) {
     let _ = tokio::time::timeout(LIMIT, exchange).await;
 }
 
-/// The path of a whole, short GET; empty for any other request, none for what is no HTTP/1.
+/// The path of a complete, short GET; empty for any other request, `None` for anything but HTTP/1.
 async fn read_path(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::with_capacity(512);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -100,7 +100,7 @@ mod tests {
         client.write_all(sent).await.unwrap();
         answer_shortly(stream, &router).await;
         let mut answer = String::new();
-        // A reset is an end, too: what was sent is not read to its end.
+        // A reset ends it, too: what was sent is not read completely.
         let _ = client.read_to_string(&mut answer).await;
         answer
     }

@@ -1,7 +1,7 @@
-//! What the doors see of a connection's bytes and bodies.
+//! A connection's bytes and bodies, as seen by the doors.
 //!
-//! Guarantees: nothing is changed on the way; a large answer leaves in pieces, so that what its reader has not taken stays
-//! where it is counted, and not in the buffers of the protocol.
+//! Guarantees: nothing is changed in transit; a large response leaves in pieces, so that what its reader has not taken
+//! stays where it is counted, and not in the protocol's buffers.
 
 use std::{
     io,
@@ -24,16 +24,16 @@ use super::{
 
 /// How HTTP/2 begins (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// A head up to this size is read also when others hold all the room there is.
+/// A head up to this size is read even if others hold all the room there is.
 const ORDINARY_HEAD: u64 = 8 << 10;
-/// An answer leaves in pieces of this size.
+/// A response leaves in pieces of this size.
 const PIECE: usize = 32 << 10;
 
 /// A client's connection.
 pub(super) struct Watched {
     stream: TcpStream,
     doors: Arc<Doors>,
-    /// Of the port.
+    /// The port.
     port: &'static str,
     seat: Arc<Seat>,
     has_read: bool,
@@ -125,7 +125,7 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// A body on its way in.
+/// A request body in transit.
 pub(super) struct Arriving<B> {
     body: B,
     course: Arc<Course>,
@@ -167,7 +167,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Arriving<B> {
     }
 }
 
-/// An answer on its way out; holds whatever its request holds until it is sent.
+/// A response in transit; keeps what its request holds until it is sent.
 pub(super) struct Leaving<H> {
     body: Body,
     rest: Bytes,

@@ -1,4 +1,4 @@
-//! One port: accepting, places, serving, and who makes room.
+//! One port: accepting, slots, serving, and making room.
 
 use std::{
     cmp::Reverse,
@@ -32,23 +32,24 @@ use super::{
     ticks,
 };
 
-/// The largest head of HTTP/1, and of HTTP/2.
+/// The largest head, in HTTP/1 and in HTTP/2.
 const HEAD_BYTES: usize = 64 << 10;
 const HEAD_BYTES_HTTP2: u32 = 16 << 10;
-/// What a client of HTTP/2 may have sent that nobody has read yet.
+/// The most unread bytes that an HTTP/2 client may have sent.
 const WINDOW: u32 = 256 << 10;
-/// What may wait to be written of each stream.
+/// The most unwritten bytes per stream.
 const SEND_BUFFER: usize = 64 << 10;
 const STREAMS: u32 = 100;
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long, and how often, a connection waits for the place of one that was told to go.
+/// How long, and how often, a connection waits for the slot of one that was told to leave.
 const WAIT: Duration = Duration::from_millis(100);
 const WAITS: usize = 20;
-/// How long one that is told to make room is looked at once more: what its client has sent may not have been seen yet.
+/// How long a connection that is told to make room is checked once more: its client's latest bytes may not have been
+/// seen yet.
 const LAST_LOOK: Duration = Duration::from_millis(5);
-/// After accepting has failed, for example because descriptors ran out.
+/// Pause after accepting has failed, for example because descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(50);
-/// For so long requests that do not go on keep their connection from making room before others.
+/// For this long, requests without progress protect their connection from making room before others.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// One of the ports.
@@ -71,7 +72,7 @@ struct Seats {
     of_address: HashMap<IpAddr, usize>,
 }
 
-/// A connection that has its place.
+/// A connection with a slot.
 struct Seated {
     port: Arc<Port>,
     number: u64,
@@ -110,7 +111,7 @@ impl Drop for Held {
 impl Port {
     pub(super) fn new(name: &'static str, doors: Arc<Doors>, speaks: Speaks, router: Router) -> Port {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        // Times are kept by the doors, which need no timer for each request.
+        // The doors enforce timeouts, without a timer per request.
         http.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES);
         http.http2()
             .timer(TokioTimer::new())
@@ -124,7 +125,7 @@ impl Port {
             http = http.http2_only();
         }
         for reason in super::REFUSALS {
-            // There from the start, so that the first one is seen as growth.
+            // Present from the start, so that the first one is seen as an increase.
             drop(
                 doors
                     .counts
@@ -144,7 +145,7 @@ impl Port {
         }
     }
 
-    /// Accepts until the stop. While as many wait for a place as may, the others wait in the kernel's queue.
+    /// Accepts until the stop. While the maximum number wait for a slot, the others wait in the kernel's queue.
     pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
         let stop = self.doors.stop.clone();
         loop {
@@ -167,9 +168,9 @@ impl Port {
         }
     }
 
-    /// Gives a connection a place, one that is made, or a short answer.
+    /// Gives a connection a slot, if necessary by making room, or a short response.
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, waits: OwnedSemaphorePermit) {
-        // Answers are written whole.
+        // Responses are written in whole pieces.
         let _ = stream.set_nodelay(true);
         let address = host_of(peer.ip());
         let has_its_share = {
@@ -226,8 +227,8 @@ impl Port {
         }
     }
 
-    /// Tells one that keeps the server waiting to go: of the address that holds most places (or of the one given), the
-    /// first in [`Seat::order`]. With `of_requests` one that holds requests.
+    /// Tells a connection that keeps the server waiting to leave: of the address with the most slots (or of the given
+    /// one), the first in [`Seat::order`]. With `of_requests`, one that holds requests.
     fn make_room(&self, of: Option<IpAddr>, of_requests: bool) -> bool {
         let now = self.doors.now();
         let seats = self.seats.lock();
@@ -248,7 +249,7 @@ impl Port {
         found.is_some_and(|(.., seat)| seat.tell(Told::Yield, now))
     }
 
-    /// Looks at all connections for those whose time is over.
+    /// Checks all connections for exceeded timeouts.
     pub(super) fn sweep(&self, now: u64) {
         let budget = &self.doors.budget;
         let scarce = self.places.available_permits() < budget.connections_per_port / 4
@@ -289,7 +290,7 @@ impl Port {
             let mut finishing = false;
             loop {
                 tokio::select! {
-                    // How it ended is nobody's business but its client's.
+                    // How it ended concerns only its client.
                     _ = connection.as_mut() => return,
                     told = seat.told() => match told {
                         Told::Leave => return,
@@ -361,7 +362,7 @@ fn head_bytes(path: usize, headers: &HeaderMap) -> u64 {
     (path + fields.sum::<usize>()) as u64
 }
 
-/// For a request that nobody has room for; gRPC reads the status as UNAVAILABLE.
+/// For a request without room; gRPC reads the status as UNAVAILABLE.
 fn refuse() -> Response<Body> {
     let mut response = Response::new(Body::from(health::FULL_IN_WORDS));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,9 +1,9 @@
-//! One connection, as the doors see it: what it waits for, since when, and what it holds.
+//! One connection, as seen by the doors: what it waits for, since when, and what it holds.
 //!
-//! Guarantees: whoever keeps the server waiting is told from whom the server keeps waiting; the counters are right at every
-//! moment, also when a request or a connection is dropped in the middle.
+//! Guarantees: connections that keep the server waiting are distinguished from those that wait for the server; the
+//! counters are right at every moment, even when a request or a connection is dropped half-way.
 //!
-//! Times are ticks of the doors' own clock ([`super::TICK`]), so that a request costs no look at the system's.
+//! Times are ticks of the doors' own clock ([`super::TICK`]), so that a request needs no system clock.
 
 use std::{
     net::IpAddr,
@@ -16,7 +16,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Times that connections have.
+/// Timeouts of connections.
 const HEAD: Duration = Duration::from_secs(10);
 const HEAD_WHEN_SCARCE: Duration = Duration::from_secs(5);
 /// Before its first request.
@@ -24,16 +24,16 @@ const SILENT: Duration = Duration::from_secs(12);
 /// Between requests.
 const IDLE: Duration = Duration::from_secs(75);
 const IDLE_WHEN_SCARCE: Duration = Duration::from_secs(10);
-/// Those that come again and again: proxies report every ten seconds.
+/// For regular clients: proxies report every ten seconds.
 const REGULAR_WHEN_SCARCE: Duration = Duration::from_secs(15);
-/// Requests in so many different ticks make a connection one that is in use.
+/// Requests in this many different ticks make a connection a regular one.
 const REGULAR: u32 = 4;
-/// For [`SOME_BYTES`] of a body or an answer.
+/// For [`SOME_BYTES`] of a body or a response.
 const STALLED: Duration = Duration::from_secs(30);
 const STALLED_WHEN_SCARCE: Duration = Duration::from_secs(5);
-/// To end in order after having been told to.
+/// To end in an orderly way after being told to.
 const FINISHING: Duration = Duration::from_secs(2);
-/// What has to move to count as going on: less than this is a trickle, or the pings of HTTP/2.
+/// The least progress that counts: anything less is a trickle, or HTTP/2 pings.
 const SOME_BYTES: u64 = 16 << 10;
 
 /// Why a connection was ended from this side.
@@ -41,17 +41,17 @@ const SOME_BYTES: u64 = 16 << 10;
 pub(super) enum Reason {
     /// No request within [`SILENT`].
     Silent,
-    /// A head that was not whole in time.
+    /// An incomplete head.
     SlowHead,
-    /// A body that did not move.
+    /// A body without progress.
     SlowSender,
-    /// An answer that was not taken.
+    /// A response that was not read.
     SlowReader,
     /// No request for [`IDLE`].
     Idle,
-    /// All places were taken, and this one waited for its client.
+    /// All slots were taken, and this one waited for its client.
     MadeRoom,
-    /// Heads of all connections hold as much as they may.
+    /// The heads of all connections hold as much as they may.
     Heads,
 }
 
@@ -66,7 +66,7 @@ impl Reason {
         Reason::Heads,
     ];
 
-    /// Word in metrics.
+    /// Name in metrics.
     pub(super) fn word(self) -> &'static str {
         match self {
             Reason::Silent => "silent",
@@ -83,9 +83,9 @@ impl Reason {
 /// What a connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
-    /// To end after what is under way.
+    /// To end after the requests in flight.
     Finish,
-    /// To make room, unless something comes in this moment.
+    /// To make room, unless something arrives at this moment.
     Yield,
     /// To end now.
     Leave,
@@ -98,23 +98,23 @@ pub(super) struct Seat {
     /// Bytes moved in both directions.
     moved: AtomicU64,
     requests: AtomicU32,
-    /// Of these, those that this server works on: they are whole, and not answered.
+    /// Of these, those that this server is working on: complete, and not answered.
     working: AtomicU32,
-    /// Steps that requests took.
+    /// Steps taken by requests.
     steps: AtomicU32,
     /// Ticks in which requests were answered, and the last of them.
     served: AtomicU32,
     last_served: AtomicU64,
-    /// HTTP/2: the bytes do not tell where a head begins.
+    /// HTTP/2: the bytes do not show where a head begins.
     framed: AtomicBool,
-    /// Tick at which something came to an end: the connection began, a body was whole, an answer was ready or sent.
+    /// Tick at which something ended: the connection began, a body was complete, a response was ready or sent.
     last_end: AtomicU64,
     /// Tick at which an unfinished head began, or 0.
     head_since: AtomicU64,
     head_bytes: AtomicU64,
-    /// Tick since which the client's system takes nothing, or 0.
+    /// Tick since which the client's system has accepted nothing, or 0.
     blocked_since: AtomicU64,
-    /// `moved` at the last look at which enough had moved, and when that was.
+    /// `moved` at the last check that found enough progress, and when that was.
     mark: AtomicU64,
     marked: AtomicU64,
     told: AtomicU8,
@@ -150,7 +150,7 @@ impl Seat {
         self.framed.store(true, Relaxed);
     }
 
-    /// Bytes arrived; how many of them belong to a head that is not whole, with those before.
+    /// Bytes arrived; returns how many of them, with earlier ones, belong to an incomplete head.
     pub(super) fn read(&self, bytes: u64, now: u64) -> Option<u64> {
         self.moved.fetch_add(bytes, Relaxed);
         if self.framed.load(Relaxed) || self.requests.load(Relaxed) > 0 {
@@ -162,7 +162,7 @@ impl Seat {
         Some(self.head_bytes.fetch_add(bytes, Relaxed) + bytes)
     }
 
-    /// Bytes were taken, or nothing was.
+    /// Bytes were accepted, or none.
     pub(super) fn wrote(&self, bytes: Option<usize>, now: u64) {
         match bytes {
             Some(bytes) => {
@@ -174,7 +174,7 @@ impl Seat {
         }
     }
 
-    /// Forgets the head that was being read; how many bytes that were.
+    /// Forgets the head being read; returns its bytes.
     pub(super) fn end_head(&self) -> u64 {
         self.head_since.store(0, Relaxed);
         self.head_bytes.swap(0, Relaxed)
@@ -184,7 +184,7 @@ impl Seat {
         self.requests.load(Relaxed)
     }
 
-    /// Waits to be told.
+    /// Waits for an instruction.
     pub(super) async fn told(&self) -> Told {
         self.tell.notified().await;
         match self.told.load(Relaxed) {
@@ -194,18 +194,18 @@ impl Seat {
         }
     }
 
-    /// It stays after all: something came.
+    /// It stays after all: something arrived.
     pub(super) fn stays(&self) {
-        // Unless it was told to leave meanwhile.
+        // Unless it was told to leave in the meantime.
         let _ = self.told.compare_exchange(YIELD, 0, Relaxed, Relaxed);
     }
 
-    /// How many steps its requests took so far.
+    /// The number of steps taken by its requests so far.
     pub(super) fn steps(&self) -> u32 {
         self.steps.load(Relaxed)
     }
 
-    /// Tells it; false when it was told as much before.
+    /// Tells it, unless it was already told this or more; true if told now.
     pub(super) fn tell(&self, what: Told, now: u64) -> bool {
         let code = match what {
             Told::Finish => FINISH,
@@ -220,15 +220,15 @@ impl Seat {
         before < code
     }
 
-    /// Since when it keeps the server waiting; none while the server works for it, or it is about to go.
+    /// Since when it has kept the server waiting; none while the server works for it, or it is about to leave.
     pub(super) fn keeps_waiting_since(&self) -> Option<u64> {
         let works = self.working.load(Relaxed) > 0;
         (!works && self.told.load(Relaxed) < YIELD).then(|| self.last_end.load(Relaxed).max(self.marked.load(Relaxed)))
     }
 
-    /// In which order connections go to make room: those that never finished a request, those that hold one and do not go
-    /// on with it, those between two requests, those whose request has just begun, those that come again and again; of each
-    /// the one that waits longest.
+    /// In which order connections leave to make room: those that never finished a request, those that hold one without
+    /// progress, those between two requests, those whose request has just begun, regular ones; within each group, the
+    /// one that has waited longest.
     pub(super) fn order(&self, since: u64, now: u64, grace: u64) -> u8 {
         let is_fresh = now.saturating_sub(since) < grace;
         match (self.served.load(Relaxed), self.requests()) {
@@ -240,7 +240,7 @@ impl Seat {
         }
     }
 
-    /// What is to be told, and why, if its time is over. `ticks` says how many a time is.
+    /// What to tell it, and why, if a timeout is exceeded. `ticks` converts a time to ticks.
     pub(super) fn overdue(&self, now: u64, scarce: bool, ticks: impl Fn(Duration) -> u64) -> Option<(Told, Reason)> {
         let moved = self.moved.load(Relaxed);
         if moved.wrapping_sub(self.mark.load(Relaxed)) >= SOME_BYTES {
@@ -263,7 +263,7 @@ impl Seat {
             REGULAR_WHEN_SCARCE
         };
         if blocked > 0 {
-            // What was taken since counts, but not what was worked on before.
+            // What was read since counts, but not the time before, when the server was working.
             let since = blocked.max(self.marked.load(Relaxed));
             over(since, STALLED, STALLED_WHEN_SCARCE).then_some((Told::Leave, Reason::SlowReader))
         } else if self.requests() > 0 {
@@ -278,7 +278,7 @@ impl Seat {
     }
 }
 
-/// A request on its way; ends when it is dropped.
+/// A request in flight; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Course {
     seat: Arc<Seat>,
@@ -295,7 +295,7 @@ const WORKING: u8 = 1;
 const ANSWERING: u8 = 2;
 
 impl Course {
-    /// A request begins: its head is whole.
+    /// A request begins: its head is complete.
     pub(super) fn begin(seat: &Arc<Seat>, clock: &Arc<AtomicU64>) -> Arc<Course> {
         seat.requests.fetch_add(1, Relaxed);
         seat.steps.fetch_add(1, Relaxed);
@@ -307,7 +307,7 @@ impl Course {
         })
     }
 
-    /// Its body is there, or nobody wants it.
+    /// Its body has arrived, or nobody wants it.
     pub(super) fn arrived(&self) {
         if self.step.compare_exchange(ARRIVING, WORKING, Relaxed, Relaxed).is_ok() {
             self.seat.working.fetch_add(1, Relaxed);
@@ -315,7 +315,7 @@ impl Course {
         }
     }
 
-    /// There is an answer.
+    /// There is a response.
     pub(super) fn answered(&self) {
         if self.step.swap(ANSWERING, Relaxed) == WORKING {
             self.seat.working.fetch_sub(1, Relaxed);
@@ -359,7 +359,7 @@ mod tests {
         (seat, Arc::new(AtomicU64::new(1)))
     }
 
-    /// One tick a second, so that numbers are seconds.
+    /// One tick per second, so that numbers are seconds.
     fn reason(seat: &Seat, now: u64, scarce: bool) -> Option<Reason> {
         seat.overdue(now, scarce, |time| time.as_secs())
             .map(|(_, reason)| reason)
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(reason(&seat, 11, true), Some(Reason::Silent));
         seat.read(10, 5);
         assert_eq!(reason(&seat, 14, false), None);
-        // A byte now and then buys no time.
+        // An occasional byte buys no time.
         seat.read(1, 14);
         assert_eq!(reason(&seat, 15, false), Some(Reason::SlowHead));
         assert_eq!(seat.end_head(), 11);
@@ -402,11 +402,11 @@ mod tests {
         course.arrived();
         clock.store(100, Relaxed);
         course.answered();
-        // Who takes nothing of the answer.
+        // A client that reads nothing of the response.
         seat.wrote(None, 100);
         assert_eq!(reason(&seat, 129, false), None);
         assert_eq!(reason(&seat, 130, false), Some(Reason::SlowReader));
-        // Also when the last of it is in the buffers and the request is over.
+        // Even if the last of it is in the buffers and the request is over.
         drop(course);
         assert_eq!(reason(&seat, 130, false), Some(Reason::SlowReader));
         seat.wrote(Some(10), 131);
@@ -449,7 +449,7 @@ mod tests {
             course.arrived();
             course.answered();
         };
-        // Twenty at once are one time.
+        // Twenty at once count as one.
         (0..20).for_each(|_| answer(&once, &clock));
         for tick in 1..=u64::from(REGULAR) {
             later.store(tick, Relaxed);

@@ -1,6 +1,6 @@
-//! `emberline store symbols list|forget`: where the names of builds are from, and how to be rid of them.
+//! `emberline store symbols list|forget`: where the names of builds come from, and how to remove them.
 //!
-//! Guarantees: `list` changes nothing; `forget` takes names and files of debug information, and nothing that was measured.
+//! Guarantees: `list` changes nothing; `forget` removes names and debug files, but no measurements.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ use crate::{
     cli::{StoreArgs, SymbolsCommand},
 };
 
-/// What is known of a build, from its names and from its file.
+/// What is known about a build, from its names and from its file.
 struct Build {
     id: String,
     names: Option<NamedBuild>,

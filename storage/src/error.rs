@@ -177,14 +177,14 @@ pub enum QueryError {
     },
     /// Its answer would hold more memory than allowed.
     #[error(
-        "the answer exceeds the limit of {megabytes} MB; use a shorter range, a single service or a lower `limit` for the tree, or give the server more memory"
+        "the response exceeds the limit of {megabytes} MB; use a shorter range, a single service or a lower `limit` for the tree, or give the server more memory"
     )]
     AnswerTooLarge {
         /// What one answer may hold.
         megabytes: u64,
     },
     /// Other answers hold the memory.
-    #[error("waited {seconds} s for another large answer to release its {megabytes} MB; retry in a moment")]
+    #[error("waited {seconds} s for another large response to release its {megabytes} MB; retry in a moment")]
     NoRoom {
         /// What one may hold.
         megabytes: u64,

@@ -1,4 +1,4 @@
-//! What answers are made of, whichever endpoint gives them.
+//! Building blocks of responses, shared by the endpoints.
 
 pub(crate) mod cost;
 pub(crate) mod edges;

@@ -1,4 +1,4 @@
-//! The endpoints: one file each, and [`endpoints`], the one list of them.
+//! The endpoints: one file each, and [`endpoints`], their only list.
 
 pub(crate) mod alerts;
 mod callers;
@@ -41,13 +41,13 @@ use crate::{
     state::Web,
 };
 
-/// One address of the API.
+/// One endpoint of the API.
 pub(crate) struct Endpoint {
-    /// What its questions may be asked with.
+    /// The parameters of its queries.
     pub(crate) parameters: &'static [Parameter],
-    /// It is answered from lists and counters that are kept, and never waits for a turn.
+    /// It is answered from lists and counters in memory, and never waits for a turn.
     pub(crate) is_light: bool,
-    /// What answers by which method, and how that is described.
+    /// The handlers by method, and their description.
     pub(crate) routes: UtoipaMethodRouter<Web>,
 }
 
@@ -67,14 +67,14 @@ impl Endpoint {
         }
     }
 
-    /// The address.
+    /// The path.
     pub(crate) fn path(&self) -> &str {
         let (_, paths, _) = &self.routes;
         let mut addresses = paths.paths.keys();
         addresses.next().expect("each handler says its address")
     }
 
-    /// The method of its questions; its parameters are theirs.
+    /// The method of its queries; the parameters belong to it.
     pub(crate) fn method(&self) -> &'static str {
         let (_, paths, _) = &self.routes;
         match paths.paths.values().any(|item| item.get.is_some()) {
@@ -84,7 +84,7 @@ impl Endpoint {
     }
 }
 
-/// All of them: the router, the OpenAPI document and what unknown addresses are compared with come from this list.
+/// All of them: the router, the OpenAPI document and the suggestions for unknown paths are based on this list.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::light(services::PARAMETERS, routes!(services::services)),
@@ -112,7 +112,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The parameters of a question whose answer may be a file, and how it is to be written.
+/// The parameters of a query whose response may be a file, and the format to write.
 fn with_format(
     web: &Web,
     query: Option<&str>,
@@ -125,7 +125,7 @@ fn with_format(
     Ok((params, format))
 }
 
-/// An answer as JSON, or with its tree as columns.
+/// A response as JSON, or with its tree as columns.
 fn written<A: Serialize>(
     mut answer: A,
     tree: impl FnOnce(&mut A) -> Columns,
@@ -139,15 +139,15 @@ fn written<A: Serialize>(
     Ok(exports::answer(exports::columns::write(&answer, tree)?, format, name))
 }
 
-/// Nodes of a tree when nothing is said.
+/// The default number of nodes.
 const DEFAULT_LIMIT: usize = 8192;
 
-/// The display limit of a question: 0 means none.
+/// The display limit of a query: 0 means none.
 fn tree_limit(params: &Params) -> Result<Option<usize>, ApiError> {
     Ok(Some(params.count(&LIMIT)?.unwrap_or(DEFAULT_LIMIT)).filter(|&limit| limit > 0))
 }
 
-/// The profile type that is asked about.
+/// The profile type queried.
 fn profile_type(params: &Params) -> ProfileType {
     params
         .text(&PROFILE_TYPE)
@@ -162,8 +162,8 @@ fn workloads_of(known: &KnownService) -> WorkloadFilter {
     }
 }
 
-/// Refuses a route that no request had and a profile type that nobody sent. Asked only when an answer would be
-/// empty, so that questions with an answer do not pay for it.
+/// Refuses a route that no request had and a profile type that was never sent. Called only if a response would
+/// otherwise be empty, so that other queries do not pay for it.
 async fn check_names(
     store: &Store,
     known: &KnownService,
@@ -194,7 +194,7 @@ async fn check_names(
     };
     let rows = store.ask(RequestQuery::new(who.clone(), range)).await?;
     let mut routes: BTreeSet<String> = rows.into_iter().map(|row| row.route).collect();
-    // Stacks say routes, too, and lists offer these.
+    // Stacks carry routes, too, and lists offer these.
     let of_stacks = TotalsQuery {
         who,
         component: None,

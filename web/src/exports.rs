@@ -23,7 +23,7 @@ use crate::{
     query::params::{FORMAT, Params},
 };
 
-/// What the picture says about itself.
+/// Labels of a picture.
 #[derive(Debug, Clone, Copy)]
 pub struct Labels<'a> {
     /// Heading.
@@ -34,20 +34,20 @@ pub struct Labels<'a> {
     pub unit: &'a str,
 }
 
-/// How an answer is written.
+/// The format of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// The API's own.
+    /// The API's own format.
     Json,
     /// The same, its tree as typed arrays.
     Columns,
     /// Gzipped pprof protobuf.
     Pprof,
-    /// One stack a line: `outer;inner value`.
+    /// One stack per line: `outer;inner value`.
     Folded,
     /// A picture.
     Svg,
-    /// A page that holds the picture, to keep or to send.
+    /// A page that contains the picture, to keep or to send.
     Html,
     /// speedscope's JSON.
     Speedscope,
@@ -56,13 +56,13 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// True for the API's own answers, whose tree is cut as asked for; all others are files for other programs.
+    /// True for the API's own responses, whose tree is cut as requested; all others are files for other programs.
     pub(crate) fn is_answer(self) -> bool {
         matches!(self, Format::Json | Format::Columns)
     }
 
-    /// By the `format` parameter, else by an Accept header that names exactly one known type. A browser's Accept
-    /// header names many: who opens an address by hand sees JSON.
+    /// By the `format` parameter, else by an Accept header that names exactly one known type. A browser's Accept header
+    /// names many: an address opened by hand shows JSON.
     pub(crate) fn of(params: &Params, headers: &HeaderMap) -> Format {
         if let Some(word) = params.text(&FORMAT) {
             return match word {
@@ -93,11 +93,11 @@ impl Format {
     }
 }
 
-/// What an export of one profile says about itself.
+/// The metadata of one profile's export.
 pub(crate) struct About<'a> {
     /// What is measured.
     pub(crate) profile_type: &'a ProfileType,
-    /// When.
+    /// The range.
     pub(crate) range: Range,
     /// Heading.
     pub(crate) title: &'a str,
@@ -105,7 +105,7 @@ pub(crate) struct About<'a> {
     pub(crate) subtitle: &'a str,
 }
 
-/// Writes one profile in any format but the API's own, which is written as a picture.
+/// Writes one profile in any format but the API's own, in place of which it writes a picture.
 pub(crate) fn profile(tree: &FlameTree, about: &About<'_>, format: Format) -> Result<Vec<u8>, ApiError> {
     let unit = about.profile_type.unit();
     let labels = Labels {
@@ -126,7 +126,7 @@ pub(crate) fn profile(tree: &FlameTree, about: &About<'_>, format: Format) -> Re
     }
 }
 
-/// A finished export with the headers that browsers and tools need.
+/// A complete export with the headers that browsers and tools need.
 pub(crate) fn answer(body: Vec<u8>, format: Format, name: &str) -> Response {
     let (content_type, extension, attach) = match format {
         Format::Json => ("application/json", "json", false),
@@ -134,7 +134,7 @@ pub(crate) fn answer(body: Vec<u8>, format: Format, name: &str) -> Response {
         Format::Pprof => ("application/octet-stream", "pb.gz", true),
         Format::Folded => ("text/plain; charset=utf-8", "folded.txt", false),
         Format::Svg => ("image/svg+xml", "svg", false),
-        // Saved, not shown: opened from disk its picture can be zoomed, here the policy forbids its script.
+        // Saved, not shown: opened from disk, its picture can be zoomed; here the policy forbids its script.
         Format::Html => ("text/html; charset=utf-8", "html", true),
         Format::Speedscope => ("application/json", "speedscope.json", true),
         Format::Firefox => ("application/json", "firefox.json", true),
@@ -161,8 +161,8 @@ pub(crate) fn answer(body: Vec<u8>, format: Format, name: &str) -> Response {
     response
 }
 
-/// Calls `visit` with each stack of a tree (functions from the outermost to the leaf) and its value on both sides.
-/// The values add up to the tree's total; an empty stack holds what no function is known of.
+/// Calls `visit` with each stack of a tree (functions from the outermost to the leaf) and its value on both sides. The
+/// values add up to the tree's total; an empty stack has no known function.
 pub(crate) fn for_each_stack(tree: &FlameTree, mut visit: impl FnMut(&[u32], Pair)) {
     let mut path: Vec<u32> = Vec::new();
     for node in &tree.nodes {
@@ -172,7 +172,7 @@ pub(crate) fn for_each_stack(tree: &FlameTree, mut visit: impl FnMut(&[u32], Pai
                 path.truncate(node.depth as usize - 1);
                 path.push(function);
             }
-            // Exports are written from trees that were not cut; a cut node's value would belong to its parent.
+            // Exports are written from uncut trees; a cut node's value would belong to its parent.
             NodeKind::Cut(_) => path.truncate(node.depth as usize - 1),
         }
         if node.self_value != [0, 0] {
@@ -181,7 +181,7 @@ pub(crate) fn for_each_stack(tree: &FlameTree, mut visit: impl FnMut(&[u32], Pai
     }
 }
 
-/// The stacks of a tree as the pprof codec takes them: ids are positions.
+/// The stacks of a tree in the form of the pprof codec: ids are positions.
 pub(crate) fn stacks_of(tree: &FlameTree) -> (ResolvedStacks, Vec<(u64, Pair)>) {
     let mut stacks: Vec<(u64, Vec<u32>)> = Vec::new();
     let mut rows = Vec::new();
@@ -199,10 +199,10 @@ pub(crate) fn stacks_of(tree: &FlameTree) -> (ResolvedStacks, Vec<(u64, Pair)>) 
     (resolved, rows)
 }
 
-/// The name of code that no function is known of.
+/// The name of code without a known function.
 pub(crate) const UNKNOWN: &str = "[unknown]";
 
-/// A function's name where `;` separates frames and blanks separate values.
+/// A function's name for formats in which `;` separates frames and blanks separate values.
 pub(crate) fn folded_name(name: &str) -> String {
     let clean = |c: char| match c {
         ';' => ',',
@@ -210,7 +210,7 @@ pub(crate) fn folded_name(name: &str) -> String {
         c => c,
     };
     let mut name: String = name.chars().map(clean).collect();
-    // A last word that is a number would be read as a value.
+    // A last word that is a number would be parsed as a value.
     if let Some(blank) = name.rfind(' ')
         && name[blank + 1..].parse::<f64>().is_ok()
     {

@@ -1,4 +1,4 @@
-//! What is said over HTTP whatever was asked: failures, headers, who may ask and how much.
+//! HTTP concerns of all endpoints: errors, headers, who may query and how much.
 
 pub(crate) mod error;
 pub(crate) mod limits;

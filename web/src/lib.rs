@@ -1,17 +1,18 @@
 //! The HTTP API and the embedded user interface.
 //!
-//! Guarantees: questions change nothing (only GET and HEAD are answered, besides the calls under `pyroscope`); of the two
-//! calls that do, deleting a service is off unless it is allowed; pages of other sites are refused everything
-//! ([`protect`]); every number of an answer is computed on all stored rows before a display limit cuts anything; percentiles come from
-//! merged histograms; an unknown name or parameter is refused by name with the nearest known one; every answer
-//! carries a policy that forbids scripts and hosts that are not this server's own. Dropping a request drops its
-//! question in the store.
+//! Guarantees: queries change nothing (only GET and HEAD are answered, besides the calls under `pyroscope`); of the two
+//! calls that change something, deleting a service is off unless allowed; pages of other sites are refused everything
+//! ([`protect`]); every number in a response is computed on all stored rows before a display limit applies; percentiles
+//! come from merged histograms; an unknown name or parameter is refused by name with the nearest known one; every
+//! response carries a policy that forbids scripts and hosts other than this server's own. Dropping a request drops its
+//! query in the store.
 //!
-//! What it gets wrong on purpose: it knows no users. Who may reach the port may read everything, state when releases began,
-//! and delete services where that is allowed.
+//! Wrong on purpose: there are no users. Anyone who can reach the port may read everything, state when releases began,
+//! and delete services if that is allowed.
 //!
-//! Rooms, each knowing only those after it: `openapi` and `ui`; `api`, one file per endpoint, and `pyroscope`, the interface
-//! that Grafana's data source speaks; `probes`; `state`; `answers`; `exports`, one file per format; `query`; `http`.
+//! Rooms, each knowing only those after it: `openapi` and `ui`; `api`, one file per endpoint, and `pyroscope`, the
+//! interface that Grafana's data source uses; `probes`; `state`; `answers`; `exports`, one file per format; `query`;
+//! `http`.
 
 mod answers;
 mod api;
@@ -27,7 +28,7 @@ mod ui;
 #[doc(hidden)]
 pub mod untrusted;
 
-/// Answers of the API as programs read them: the types that the server writes.
+/// API responses as programs parse them: the same types that the server writes.
 pub mod types {
     pub use crate::{
         answers::tree_columns::ProfileTree,
@@ -67,7 +68,7 @@ use crate::{
     state::{Shared, Web},
 };
 
-/// The whole web service: API, metrics, health and the user interface on every other address.
+/// The whole web service: API, metrics, health, and the user interface on every other path.
 pub fn router(state: WebState) -> Router {
     let http_metrics = Arc::new(metrics::HttpMetrics::new());
     let endpoints = api::endpoints();
@@ -107,13 +108,13 @@ pub fn router(state: WebState) -> Router {
     protect(router, hosts)
 }
 
-/// The types of the pages: `web/ui/src/api.generated.ts`.
+/// The types for the pages: `web/ui/src/api.generated.ts`.
 #[doc(hidden)]
 pub fn api_types() -> Result<String, String> {
     openapi::typescript::write(&openapi::describe(""))
 }
 
-/// Large answers travel compressed when the caller accepts it; pprof files and pictures are compressed already.
+/// Large responses are compressed if the client accepts it; pprof files and pictures already are.
 fn compression() -> CompressionLayer<impl Predicate> {
     let worth_it = SizeAbove::new(1024)
         .and(NotForContentType::const_new("application/octet-stream"))

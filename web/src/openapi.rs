@@ -1,6 +1,6 @@
-//! `/api/openapi.json`: every endpoint, parameter and answer. Guarantee: addresses and methods come from the list that the router
-//! is made of ([`api::endpoints`]), parameters from the tables that parse them, schemas from the types that are answered; a test
-//! holds the rest against real answers.
+//! `/api/openapi.json`: every endpoint, parameter and response. Guarantee: paths and methods come from the list that
+//! the router is built from ([`api::endpoints`]), parameters from the tables that parse them, schemas from the types
+//! that are sent; a test checks the rest against real responses.
 
 pub(crate) mod typescript;
 
@@ -45,7 +45,7 @@ pub(crate) fn describe(version: &str) -> Value {
         if !described.is_array() {
             *described = json!([]);
         }
-        // Those in the path stand there already.
+        // Path parameters are already there.
         if let Some(described) = described.as_array_mut() {
             described.extend(parameters.iter().map(describe_parameter));
         }

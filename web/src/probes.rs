@@ -1,4 +1,4 @@
-//! What machines that watch this server ask for: whether it lives, whether it can answer, what it counts.
+//! Endpoints for monitoring: liveness, readiness, metrics.
 
 pub(crate) mod health;
 pub(crate) mod metrics;

@@ -1,10 +1,10 @@
-//! The query API of Pyroscope, as Grafana's data source and other clients of it speak it: `querier.v1.QuerierService`
-//! over Connect and gRPC, `/pyroscope/render` and its relatives.
+//! Pyroscope's query API, as used by Grafana's data source and other clients: `querier.v1.QuerierService` over Connect
+//! and gRPC, `/pyroscope/render` and related paths.
 //!
-//! Guarantees: the same numbers as `/api/v1/merge` and `/api/v1/series` of the same question; what is not answered here
-//! is refused by name, never by an empty graph. What it gets wrong on purpose: labels are Emberline's words, with
-//! `service_name` for the service; a label that does not exist has the empty value instead of being refused; a flame graph
-//! of spans or traces is made of the samples that were kept one by one (`exemplars`), which are a part of all.
+//! Guarantees: the same numbers as `/api/v1/merge` and `/api/v1/series` for the same query; what is not supported is
+//! refused by name, never with an empty graph. Wrong on purpose: labels have Emberline's names, with `service_name` for
+//! the service; an unknown label has the empty value instead of being refused; a flame graph of spans or traces
+//! consists of the samples that were kept individually (`exemplars`), which are only a part.
 
 mod connect;
 mod querier;
@@ -45,13 +45,13 @@ pub(crate) mod proto {
     }
 }
 
-/// Addresses of the legacy interface.
+/// Paths of the legacy interface.
 pub(crate) const LEGACY_ROUTES: [&str; 3] = ["/pyroscope/render", "/pyroscope/render-diff", "/pyroscope/label-values"];
 
-/// Address of the calls.
+/// Path of the calls.
 const CALLS: &str = "/querier.v1.QuerierService/{call}";
 
-/// Adds the addresses.
+/// Adds the routes.
 pub(crate) fn add_routes(router: Router<Web>) -> Router<Web> {
     let [render, render_diff, label_values] = LEGACY_ROUTES;
     router

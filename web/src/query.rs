@@ -1,4 +1,4 @@
-//! How a question is read: parameters, times, selectors, and the names that it may mean.
+//! How a query is read: parameters, times, selectors, and the names that it may use.
 
 pub(crate) mod catalog;
 pub(crate) mod names;

@@ -1,4 +1,4 @@
-//! Flame graphs of trees that come from elsewhere than the store, for the command line: the same pictures as the API's.
+//! Flame graphs of trees from outside the store, for the command line: the same pictures as the API's.
 
 use emberline_model::tree::FlameTree;
 
@@ -14,7 +14,7 @@ pub fn diff_svg(tree: &FlameTree, divisors: [f64; 2], labels: &Labels<'_>) -> Re
     svg::diff(tree, divisors, labels)
 }
 
-/// The picture of [`diff_svg`] in a page of one file, under `sentence`.
+/// The picture of [`diff_svg`] in a single-file page, below `sentence`.
 pub fn diff_html(
     tree: &FlameTree,
     divisors: [f64; 2],

@@ -1,4 +1,4 @@
-//! What the handlers answer from. Nothing below them knows it: answers, exports, parameters and layers take what they need.
+//! The state of the handlers. Nothing below them knows it: answers, exports, parameters and layers take what they need.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -11,19 +11,19 @@ use crate::{
     http::{metrics::HttpMetrics, same_site::AllowedHosts},
 };
 
-/// Says whether the server may be asked; the reason when not.
+/// Says whether the server is ready; if not, why.
 pub type ReadyProbe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// Gives a part of `/api/v1/status` that another crate knows.
+/// Returns a part of `/api/v1/status` that another crate provides.
 pub type StatusProbe = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
-/// Gives how much of each kind of loss another crate counted.
+/// Returns another crate's losses of each kind.
 pub type LossesProbe = Arc<dyn Fn() -> Vec<LossCount> + Send + Sync>;
 
-/// What the web service answers from.
+/// The state of the web service.
 #[derive(Clone)]
 pub struct WebState {
-    /// Where questions go.
+    /// The store to query.
     pub store: Store,
     /// The alerts to show.
     pub alerts: AlertsBoard,
@@ -31,29 +31,29 @@ pub struct WebState {
     pub clock: Arc<dyn Clock>,
     /// Start of the process, milliseconds since the Unix epoch.
     pub started_ms: i64,
-    /// Version of the whole program, as `status` shows it.
+    /// Version of the whole program, for `status`.
     pub version: String,
-    /// Folder to serve the user interface from instead of the embedded one, while it is being worked on.
+    /// Directory to serve the user interface from instead of the embedded one, for development.
     pub ui_dir: Option<PathBuf>,
-    /// Counters of other parts, shown at `/metrics` beside the web service's and the store's.
+    /// Counters of other parts, shown in `/metrics` with the web service's and the store's.
     pub registries: Vec<Arc<Registry>>,
-    /// Asked by `/-/ready` before the store is.
+    /// Checked by `/-/ready` before the store is.
     pub ready: ReadyProbe,
     /// The `ingest` part of `/api/v1/status`.
     pub ingest_status: StatusProbe,
-    /// What was lost besides the store's losses.
+    /// Losses other than the store's.
     pub losses: LossesProbe,
-    /// What is own code of which service, where that is set.
+    /// Own-code prefixes by service, if configured.
     pub own_code: Arc<OwnCode>,
-    /// Requests of the API under way at most, those that wait for the store included.
+    /// The most API requests in progress, including those waiting for the store.
     pub max_questions: usize,
-    /// Seconds a request of the API may take with everything it waits for.
+    /// The longest time of an API request in seconds, including all waiting.
     pub max_request_seconds: u64,
-    /// Bytes of large answers that were not taken yet, of all requests together.
+    /// Bytes of large responses not read yet, all requests together.
     pub max_answer_bytes: u64,
-    /// Bytes that answers to heavy questions may hold together while they are put together.
+    /// Bytes that responses to heavy queries may take together while they are built.
     pub answer_memory_bytes: u64,
-    /// `DELETE` of a service is answered.
+    /// Whether `DELETE` of a service is allowed.
     pub allow_delete: bool,
     /// Names by which browsers may call this server.
     pub allowed_hosts: Arc<AllowedHosts>,
@@ -62,7 +62,7 @@ pub struct WebState {
 }
 
 impl WebState {
-    /// A state that is always ready and knows nothing of ingest; set the other fields as needed.
+    /// A state that is always ready and has no ingest; set the other fields as needed.
     pub fn new(store: Store, alerts: AlertsBoard, clock: Arc<dyn Clock>) -> WebState {
         WebState {
             store,
@@ -87,7 +87,7 @@ impl WebState {
     }
 }
 
-/// The state of the handlers: what the caller gave and what lives with the router.
+/// The state of the handlers: from the caller, and created with the router.
 pub(crate) struct Shared {
     given: WebState,
     pub(crate) http_metrics: Arc<HttpMetrics>,
@@ -113,5 +113,5 @@ impl std::ops::Deref for Shared {
     }
 }
 
-/// What handlers take.
+/// The handlers' argument.
 pub(crate) type Web = Arc<Shared>;

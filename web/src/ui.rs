@@ -1,8 +1,8 @@
-//! The user interface: files embedded at build time, or a folder on disk while it is being worked on.
+//! The user interface: files embedded at build time, or a directory on disk during development.
 //!
-//! Guarantees: every address that is not a file answers the start page, so that addresses of the page's own routes
-//! can be opened directly; a missing asset is a 404 and never the start page; nothing outside the folder is read.
-//! What it gets wrong on purpose: files of a folder on disk are read for each request and not watched.
+//! Guarantees: every path that is not a file returns the start page, so that the page's own routes can be opened
+//! directly; a missing asset is a 404 and never the start page; nothing outside the directory is read. Wrong on
+//! purpose: files in a directory on disk are read for each request and not watched.
 
 use std::{
     path::{Component, Path, PathBuf},
@@ -24,7 +24,7 @@ use crate::{
     state::Web,
 };
 
-/// Addresses besides the endpoints of the API.
+/// Paths besides the endpoints of the API.
 pub(crate) const OTHER_ROUTES: [&str; 4] = ["/api/openapi.json", "/metrics", "/-/healthy", "/-/ready"];
 
 /// Files of the built user interface, or of the placeholder page.
@@ -32,13 +32,13 @@ pub(crate) const OTHER_ROUTES: [&str; 4] = ["/api/openapi.json", "/metrics", "/-
 #[folder = "$EMBERLINE_UI_FOLDER"]
 struct Embedded;
 
-/// A file to answer with.
+/// A file to respond with.
 struct File {
     bytes: std::borrow::Cow<'static, [u8]>,
     etag: String,
 }
 
-/// Answers every address that no route knows.
+/// Answers every path without a route.
 pub(crate) async fn serve(State(web): State<Web>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path();
     if ["/api", "/-"]
@@ -64,7 +64,7 @@ pub(crate) async fn serve(State(web): State<Web>, method: Method, uri: Uri, head
     }
 }
 
-/// Answers a method that a route does not know.
+/// Answers a method that a route does not support.
 pub(crate) async fn method_not_allowed() -> ApiError {
     let message = "method not allowed: use GET or HEAD (only `/api/v1/services/{service}` accepts DELETE, `/api/v1/releases` POST)".to_owned();
     ApiError {
@@ -87,7 +87,7 @@ fn unknown_address(path: &str) -> ApiError {
     ApiError::not_found("unknown_address", message)
 }
 
-/// Addresses of pages have no extension; `/compare` is one and `/assets/app.js` is not.
+/// Paths of pages have no extension; `/compare` is one and `/assets/app.js` is not.
 fn is_page(name: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or_default();
     last == "index.html" || (!last.contains('.') && !name.starts_with("assets/"))
@@ -101,7 +101,7 @@ async fn load(ui_dir: Option<&Path>, name: &str) -> Option<File> {
             bytes: file.data,
         });
     };
-    // Only plain names: no `..`, no drive, no root. Symbolic links may not lead outside either.
+    // Only plain names: no `..`, no drive, no root. Nor may symbolic links lead outside.
     let relative: PathBuf = Path::new(name)
         .components()
         .map(|c| match c {
@@ -127,7 +127,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn answer(file: File, name: &str, asked: &HeaderMap) -> Response {
-    // Weak, since the same content may travel compressed or not.
+    // Weak, since the same content may be sent compressed or not.
     let etag = format!("W/\"{}\"", file.etag);
     let unchanged = asked
         .get(header::IF_NONE_MATCH)

@@ -1,11 +1,11 @@
-//! Files that an operator writes, in YAML: read into types, or what is wrong in words, with the line.
+//! YAML files written by operators: parsed into types, or a description of what is wrong, with the line.
 //!
-//! Guarantees: a file is read up to [`MAX_FILE_BYTES`] and unfolds to a bounded number of values, whatever its aliases say; a
-//! line is where the parser found the thing, never where its text stands first; an unknown key names the nearest known one; nothing
-//! is left out of a message that would be needed to find the place: a value is named by its path.
+//! Guarantees: a file is read up to [`MAX_FILE_BYTES`] and expands to a bounded number of values, whatever its aliases
+//! say; a line is where the parser found the element, never where its text first occurs; for an unknown key the nearest
+//! known one is named; a message contains everything needed to find the place: a value is named by its path.
 //!
-//! Wrong on purpose: of what is wrong with the shape of a file only the first is told, because the parser stops there; `<<` is a
-//! key like any other, and `yes` is text.
+//! Wrong on purpose: of errors in the structure of a file only the first is reported, because the parser stops there;
+//! `<<` is a key like any other, and `yes` is text.
 
 mod node;
 mod problem;
@@ -24,13 +24,13 @@ pub use problem::{Problem, nearest, show_problems};
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What aliases may repeat in one file, in values and their brackets.
+/// What aliases may repeat in one file, in values and brackets.
 const MAX_REPEATED: usize = 100_000;
 
-/// The deepest nesting: three times what any configuration has, and far from the end of a stack.
+/// The deepest nesting: three times what any configuration needs, and far from overflowing a stack.
 const MAX_DEPTH: usize = 24;
 
-/// How a key is written, with a value.
+/// An example of a key with a value.
 pub type ExampleOf = fn(&str) -> Option<&'static str>;
 
 /// Why a file was not read.
@@ -45,7 +45,7 @@ pub enum Unreadable {
 /// Reads the text of a file.
 ///
 /// # Errors
-/// When it cannot be read, or is too large for what an operator writes.
+/// When it cannot be read, or is too large for a hand-written file.
 pub fn read_file(path: &Path) -> Result<String, Unreadable> {
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(Unreadable::Io)?;
@@ -53,21 +53,21 @@ pub fn read_file(path: &Path) -> Result<String, Unreadable> {
     match read {
         Ok(bytes) if bytes as u64 > MAX_FILE_BYTES => Err(Unreadable::TooLarge),
         Ok(_) => Ok(text),
-        // The limit may cut a letter in two.
+        // The limit may split a character.
         Err(_) if std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_FILE_BYTES) => Err(Unreadable::TooLarge),
         Err(error) => Err(Unreadable::Io(error)),
     }
 }
 
-/// Reads a value out of a text.
+/// Parses a value from text.
 ///
 /// # Errors
-/// When it is not YAML, or not of this shape.
+/// When it is not YAML, or not of this structure.
 pub fn from_str<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Problem> {
     from_str_with_examples(text, |_| None)
 }
 
-/// The same; of a key that is missing the message shows how it is written, where that is known.
+/// The same; if a key is missing, the message shows an example of it, if there is one.
 ///
 /// # Errors
 /// As [`from_str`].
@@ -78,7 +78,7 @@ pub fn from_str_with_examples<'t, T: Deserialize<'t>>(text: &'t str, example_of:
     })
 }
 
-/// Reads a text as a tree with places.
+/// Parses text into a tree with positions.
 ///
 /// # Errors
 /// When it is not YAML.
@@ -92,7 +92,7 @@ fn options() -> Options {
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPEATED },
         merge_keys: MergeKeyPolicy::AsOrdinary,
         strict_booleans: true,
-        // As text, so that they are refused where a number is expected and kept where a text is.
+        // As text, so that they are refused as numbers and kept as text.
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,

@@ -1,21 +1,21 @@
-//! A file as a tree in which every value and key knows its place.
+//! A file as a tree in which every value and key knows its position.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::{Location, Spanned};
 
-/// A value and where it begins.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Line, from 1; of an alias, where the alias is.
+    /// Line, from 1; for an alias, that of the alias.
     pub line: usize,
     pub(crate) column: usize,
     /// The value.
     pub value: Value,
 }
 
-/// A value of a file.
+/// A value in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Nothing, `~` or `null`.
@@ -24,7 +24,7 @@ pub enum Value {
     Scalar(String),
     /// A list.
     List(Vec<Node>),
-    /// Keys and values, in the order of the file.
+    /// Keys and values, in the file's order.
     Map(Vec<Entry>),
 }
 
@@ -41,8 +41,8 @@ pub struct Entry {
 }
 
 impl Node {
-    /// The line of what a path such as `outbound[2].listen` leads to: of a key, or of an element of a list. What is not there has
-    /// the line of the last part of the path that is.
+    /// The line of a path such as `outbound[2].listen`: that of a key, or of an element of a list. If it does not
+    /// exist, the line of the last part of the path that does.
     pub fn line_of(&self, path: &str) -> usize {
         let (mut here, mut line) = (self, self.line);
         for step in path.split(['.', '[']) {
@@ -63,16 +63,16 @@ impl Node {
         line
     }
 
-    /// The path of the value that begins at a place, or whose key does; empty for the whole file and for a place where nothing
-    /// begins.
+    /// The path of the value, or of the value whose key, begins at a position; empty for the whole file and if nothing
+    /// begins there.
     pub(crate) fn path_at(&self, place: (usize, usize)) -> String {
         let mut path = String::new();
         self.find(place, &mut path);
         path
     }
 
-    /// The path of the map that lacks a key, by the place that the parser gives for it: where the map begins, or the last key
-    /// that it read there.
+    /// The path of the map in which a key is missing, from the position that the parser reports: where the map begins,
+    /// or the last key that it read there.
     pub(crate) fn map_at(&self, place: (usize, usize)) -> String {
         let mut path = String::new();
         if self.find(place, &mut path) == Some(Found::Key) {
@@ -120,7 +120,7 @@ impl Node {
     }
 }
 
-/// What begins at a place.
+/// What begins at a position.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     Value,

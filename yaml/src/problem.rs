@@ -1,4 +1,4 @@
-//! What is wrong with a file, in the operator's words.
+//! What is wrong with a file, in the operator's terms.
 
 use std::{fmt, path::Path};
 
@@ -6,7 +6,7 @@ use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter};
 
 use crate::node::{self, Node};
 
-/// One thing that is wrong, and where.
+/// One problem, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Line in the file, from 1.
@@ -16,7 +16,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem in a line.
+    /// A problem on a line.
     pub fn new(line: usize, message: impl Into<String>) -> Problem {
         Problem {
             line,
@@ -47,7 +47,7 @@ pub fn nearest<'n>(unknown: &str, known: impl IntoIterator<Item = &'n str>) -> O
         .map(|(_, name)| name)
 }
 
-/// Puts an error of the parser into the operator's words; `file` is what the text is as a tree, if it is one.
+/// Translates a parser error into the operator's terms; `file` is the text as a tree, if it is one.
 pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: crate::ExampleOf) -> Problem {
     let error = error.without_snippet();
     let place = error.location().map_or((1, 1), node::place);
@@ -76,17 +76,17 @@ pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: cra
             }
         }
         Error::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("the key `{key}` is there twice: remove one of them")
+            format!("the key `{key}` occurs twice: remove one of them")
         }
         Error::MultipleDocuments { .. } => {
-            "a second document begins here: write one, without `---` after it".to_owned()
+            "a second document begins here: use one document, without `---` after it".to_owned()
         }
         Error::InvalidScalar { ty, .. } => of_value(format!("{} is not {}", value(), in_words(ty))),
         Error::InvalidBooleanStrict { .. } => of_value(format!("{} is not `true` or `false`", value())),
         Error::Unexpected { expected, .. } => match *expected {
-            "string scalar" => of_value(format!("{} stands where one value is expected", value())),
-            "mapping start" => of_value(format!("{} stands where keys and values are expected", value())),
-            "sequence start" => of_value(format!("{} stands where a list is expected", value())),
+            "string scalar" => of_value(format!("expected a single value, found {}", value())),
+            "mapping start" => of_value(format!("expected keys and values, found {}", value())),
+            "sequence start" => of_value(format!("expected a list, found {}", value())),
             other => format!("expected {other}"),
         },
         _ if is_indented_by_tab(text, place.0) => "this line is indented with a tab: use spaces".to_owned(),
@@ -96,7 +96,7 @@ pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: cra
         }
         _ => DefaultMessageFormatter.format_message(error).into_owned(),
     };
-    // What the file holds does not move the cursor of a terminal.
+    // The file's contents must not control the terminal.
     Problem::new(place.0, message.replace(char::is_control, " "))
 }
 
@@ -108,7 +108,7 @@ fn unknown_key(unknown: &str, known: &[&'static str]) -> String {
     }
 }
 
-/// A type of Rust, as an operator says it.
+/// A Rust type, in the operator's terms.
 fn in_words(rust: &str) -> String {
     match rust {
         "u8" | "u16" | "u32" => {
@@ -121,7 +121,7 @@ fn in_words(rust: &str) -> String {
     }
 }
 
-/// What stands at a place, for a message.
+/// The text at a position, for a message.
 fn text_at(text: &str, (line, column): (usize, usize)) -> String {
     let rest: String = text
         .lines()
@@ -192,7 +192,8 @@ mod tests {
         weight: u32,
     }
 
-    /// The parser gives the place of a key, not of its value, where a type of ours refuses the value or a key is missing.
+    /// The parser reports the position of a key, not of its value, if one of our types refuses the value or a key is
+    /// missing.
     #[test]
     fn what_is_wrong_in_braces_has_its_path() {
         #[derive(Debug)]
@@ -269,20 +270,17 @@ mod tests {
             ),
             ("share: much", "1: share: `much` is not a number"),
             ("on: yes\n", "1: on: `yes` is not `true` or `false`"),
-            ("name: [a]\n", "1: name: a list stands where one value is expected"),
-            ("name:\n  a: 1\n", "2: name: a map stands where one value is expected"),
-            ("parts: 5\n", "1: parts: `5` stands where a list is expected"),
-            (
-                "parts:\n - 5\n",
-                "2: parts[0]: `5` stands where keys and values are expected",
-            ),
+            ("name: [a]\n", "1: name: expected a single value, found a list"),
+            ("name:\n  a: 1\n", "2: name: expected a single value, found a map"),
+            ("parts: 5\n", "1: parts: expected a list, found `5`"),
+            ("parts:\n - 5\n", "2: parts[0]: expected keys and values, found `5`"),
             (
                 "on: true\non: false\n",
-                "2: the key `on` is there twice: remove one of them",
+                "2: the key `on` occurs twice: remove one of them",
             ),
             (
                 "on: true\n---\non: false\n",
-                "3: a second document begins here: write one, without `---` after it",
+                "3: a second document begins here: use one document, without `---` after it",
             ),
             ("parts:\n\t- to: a\n", "2: this line is indented with a tab: use spaces"),
             (

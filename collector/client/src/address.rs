@@ -1,7 +1,7 @@
-//! Where a peer is, as a URL says it.
+//! The address of a peer, from a URL.
 //!
-//! Guarantees: an address that was read has a scheme that is spoken, a host and a port; what an error or a log shows of it is the
-//! origin (`https://host:port`), because paths and queries of webhooks are secrets as often as passwords are.
+//! Guarantees: a parsed address has a supported scheme, a host and a port; errors and logs show only its origin
+//! (`https://host:port`), because webhooks' paths and queries are secrets as often as passwords are.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct Address {
     /// Without brackets.
     host: String,
     port: u16,
-    /// Path and query, from the first `/` on.
+    /// Path and query, from the first `/`.
     path: String,
 }
 
@@ -68,7 +68,7 @@ impl Address {
         })
     }
 
-    /// Puts an address together; `host` is a name or an IP address without brackets.
+    /// Assembles an address; `host` is a name or an IP address without brackets.
     pub fn new(https: bool, host: &str, port: u16) -> Address {
         Address {
             https,
@@ -110,12 +110,12 @@ impl Address {
         self.port
     }
 
-    /// Path and query; may hold a secret.
+    /// Path and query; may contain a secret.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Host and port as a `Host` header has them: the port only where it is not the scheme's own.
+    /// Host and port as in a `Host` header: the port only if it is not the scheme's default.
     pub fn authority(&self) -> String {
         let host = match self.host.contains(':') {
             true => format!("[{}]", self.host),
@@ -128,7 +128,7 @@ impl Address {
     }
 }
 
-/// The port that a scheme means.
+/// The default port of a scheme.
 fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
 }
@@ -147,7 +147,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// What may be shown of a text that is no address: its beginning up to the path, and nothing that a password could be part of.
+/// What may be shown of an invalid address: its beginning up to the path, without anything that may contain a password.
 fn origin_of(text: &str) -> String {
     let (scheme, rest) = text
         .split_once("://")

@@ -1,8 +1,8 @@
 //! Opening connections.
 //!
-//! Guarantees: looking up the name, connecting and the TLS handshake together end when their time is over; of a name's addresses
-//! at most [`MAX_ADDRESSES`] are tried, each with its share of the time that is left. Which addresses may be connected to is asked
-//! of the address itself, after the look-up, so that no name server leads anywhere.
+//! Guarantees: name lookup, connecting and the TLS handshake together end when their time is over; at most
+//! [`MAX_ADDRESSES`] of a name's addresses are tried, each with its share of the time left. Forbidden addresses are
+//! checked after the lookup, by the address itself, so that no name server can lead anywhere.
 
 use std::{
     net::IpAddr,
@@ -23,7 +23,7 @@ use crate::{
     tls::{Material, Source},
 };
 
-/// Addresses of a name that are tried.
+/// Addresses of a name to try.
 const MAX_ADDRESSES: usize = 4;
 /// Longest time to open a connection.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub enum Speaks {
     Http1,
     /// HTTP/2, which gRPC needs.
     Http2,
-    /// What has no name for ALPN.
+    /// No ALPN name.
     Bytes,
 }
 
@@ -62,7 +62,7 @@ impl Connector {
         })
     }
 
-    /// The same for peers that are told by their SPIFFE id and not by their name.
+    /// The same for peers identified by their SPIFFE id, not by their name.
     ///
     /// # Errors
     /// As [`Connector::new`].
@@ -105,8 +105,9 @@ impl Connector {
         self.handshake(stream, address.host(), self.speaks, &material).await
     }
 
-    /// TLS over a connection to `host` that is open, in place of [`Connector::connect`]. Looks at no file: that is for
-    /// [`Connector::refresh`]. A peer that has to speak HTTP/2 has to say so (ALPN). The caller limits the time.
+    /// TLS over an open connection to `host`, instead of [`Connector::connect`]. Does not check files:
+    /// [`Connector::refresh`] does. A peer that should speak HTTP/2 has to agree to it (ALPN). The caller limits the
+    /// time.
     ///
     /// # Errors
     /// When TLS fails.
@@ -119,15 +120,15 @@ impl Connector {
         Ok(stream)
     }
 
-    /// Looks at the files of the settings, and reads them if they have changed.
+    /// Checks the files in the settings, and reads them if they have changed.
     ///
     /// # Errors
-    /// When they cannot be used and never could.
+    /// When they are unusable and always were.
     pub fn refresh(&self) -> Result<Refreshed, TlsError> {
         self.tls.refresh()
     }
 
-    /// When our own certificate ends, in seconds since 1970; `None` without one.
+    /// When our own certificate expires, in seconds since 1970; `None` without one.
     pub fn not_after(&self) -> Option<u64> {
         let own = self.tls.last().ok()?.own.clone()?;
         pem::not_after(own.cert.first()?, &pem::provider())
@@ -186,7 +187,7 @@ impl Connector {
             let share = until.saturating_duration_since(Instant::now()) / (found.len() - at) as u32;
             match tokio::time::timeout(share, TcpStream::connect(socket)).await {
                 Ok(Ok(stream)) => {
-                    // What is written is written whole; waiting for more only delays it.
+                    // Data is written in whole pieces; waiting for more only delays it.
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
@@ -201,7 +202,7 @@ impl Connector {
     }
 }
 
-/// Gives our certificate, if there is one, and notes that it was asked for.
+/// Presents our certificate, if there is one, and records that it was requested.
 #[derive(Debug)]
 struct Own {
     certificate: Option<Arc<CertifiedKey>>,
@@ -215,7 +216,7 @@ impl ResolvesClientCert for Own {
     }
 
     fn has_certs(&self) -> bool {
-        // Whether one is asked for is news without one, too.
+        // Records the request even without a certificate.
         true
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between us and a peer, in words that say what to do.
+//! What can go wrong between us and a peer, with messages that say what to do.
 
 use std::{
     error::Error as StdError,
@@ -66,7 +66,7 @@ impl Error {
     }
 }
 
-/// The failure of TLS that an error comes from, if it does.
+/// The TLS failure that caused an error, if any.
 pub fn tls_failure<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TlsFailure> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -78,7 +78,7 @@ pub fn tls_failure<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TlsFai
     None
 }
 
-/// A short name of why TLS failed, the same at both ends.
+/// A short name for why TLS failed, the same on both sides.
 pub fn reason_of(error: &io::Error) -> &'static str {
     use rustls::Error as Tls;
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) else {
@@ -120,40 +120,40 @@ pub fn cause(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
-/// Ours, also where an I/O error wraps it.
+/// Our own error, even inside an I/O error.
 fn ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     error.downcast_ref().or_else(|| wrapped?.downcast_ref())
 }
 
-/// Says what to do about a client certificate that is asked for.
+/// What to do about a requested client certificate.
 pub(crate) const DEMANDED: &str =
     "the server requires a client certificate: set `cert_file` and `key_file` to one that its CA signed";
-/// Says that a peer which was to speak HTTP speaks TLS.
+/// A peer that should speak plain HTTP speaks TLS.
 pub(crate) const SPEAKS_TLS: &str =
     "the server speaks TLS on this port: use `https://` (`scheme: https` for scrape targets)";
-/// Says that a peer which was to speak TLS does not.
+/// A peer that should speak TLS does not.
 const SPEAKS_PLAIN: &str = "the server does not speak TLS on this port: use `http://` (`scheme: http` for scrape targets), remove `tls`, or use its TLS port";
 
-/// Says that a peer speaks TLS, but not HTTP/2 over it.
+/// A peer speaks TLS, but not HTTP/2 over it.
 const NO_HTTP2: &str = "the server speaks TLS, but did not agree to HTTP/2 (ALPN)";
 
-/// What of a connection tells what an error on it means.
+/// Properties of a connection that explain its errors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
-    /// The name that the certificate has to be for.
+    /// The name that the certificate has to match.
     pub(crate) name: &'a str,
-    /// The setting that says it, if it is not the address.
+    /// The setting that contains it, unless it is from the address.
     pub(crate) configured: Option<&'static str>,
-    /// Whether the system's roots decide.
+    /// Whether the system's roots are used.
     pub(crate) trusts_system: bool,
-    /// The server asked for a client certificate and got none.
+    /// The server requested a client certificate and got none.
     pub(crate) owes_certificate: bool,
     /// It got one.
     pub(crate) sent_certificate: bool,
 }
 
-/// An I/O error of a TLS connection.
+/// Explains an I/O error of a TLS connection.
 pub(crate) fn explain(error: &io::Error, at: Circumstances<'_>) -> String {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return in_words(tls, at);
@@ -226,7 +226,7 @@ fn certificate(why: &CertificateError, at: Circumstances<'_>) -> String {
 }
 
 fn wrong_name(presented: &[String], at: Circumstances<'_>) -> String {
-    // As the library writes them: `DnsName("a")`, `IpAddress(10.0.0.1)`.
+    // As the library formats them: `DnsName("a")`, `IpAddress(10.0.0.1)`.
     let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
     let names = match names.as_slice() {
         [] => "it has no name in subjectAltName, and its common name is ignored".to_owned(),
@@ -239,13 +239,13 @@ fn wrong_name(presented: &[String], at: Circumstances<'_>) -> String {
     format!("the server's certificate is not for `{}`: {names}; {remedy}", at.name)
 }
 
-/// A name without the kind that is written around it.
+/// A name without the kind wrapped around it.
 fn bare(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')
 }
 
-/// What a server says when it ends the handshake.
+/// Explains the alert with which a server ends the handshake.
 fn refusal(alert: AlertDescription, at: Circumstances<'_>) -> String {
     use AlertDescription as Alert;
     let ours = |why: &str| format!("the server rejected the client certificate in `cert_file`: {why}");

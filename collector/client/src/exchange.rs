@@ -1,7 +1,7 @@
 //! One HTTP/1.1 exchange on a connection of its own.
 //!
-//! Guarantees: from the look-up of the name to the last byte of the answer no more than the given time passes; a task that drives
-//! the connection does not outlive the exchange.
+//! Guarantees: from the lookup of the name to the last byte of the response, no more than the given time passes; the
+//! task that drives the connection does not outlive the exchange.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -18,9 +18,9 @@ use crate::{
     error::{SPEAKS_TLS, cause},
 };
 
-/// Bytes of an error page that are read.
+/// The most bytes read of an error page.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
-/// Characters of an error page that are shown.
+/// The most characters shown of an error page.
 const MAX_WORDS: usize = 200;
 
 /// HTTP client for peers. Cheap to clone; clones share the certificates.
@@ -72,7 +72,8 @@ impl Client {
     /// Sends a request to the path of an address, whatever the request's own path, and waits for the response head.
     /// `time` limits the whole exchange, including the response body.
     ///
-    /// # Errors When the peer cannot be reached or does not respond. An HTTP error status is not an error here.
+    /// # Errors
+    /// When the peer cannot be reached or does not respond. An HTTP error status is not an error here.
     pub async fn send(&self, address: &Address, request: Request<Bytes>, time: Duration) -> Result<Reply, Error> {
         let until = Instant::now() + time;
         let asked = tokio::time::timeout_at(until, self.ask(address, request)).await;
@@ -108,7 +109,7 @@ impl Client {
         let request = Request::from_parts(head, Full::new(body));
         match sender.send_request(request).await {
             Ok(answer) => Ok((answer, connection)),
-            // The connection ended before it took the request; why is told to its own task.
+            // The connection ended before it accepted the request; its own task has the reason.
             Err(error) if error.is_canceled() => match (&mut connection.0).await {
                 Ok(Err(reason)) => Err(broken(reason)),
                 _ => Err(broken(error)),
@@ -122,7 +123,7 @@ impl Reply {
     /// Reads the body, up to a maximum size.
     ///
     /// # Errors
-    /// When it is longer, ends early, or does not come in time.
+    /// When it is longer, ends early, or does not arrive in time.
     pub async fn read(self, most: usize) -> Result<Bytes, Error> {
         let body = tokio::time::timeout_at(self.until, Limited::new(self.body, most).collect()).await;
         let body = body.map_err(|_| Error::TimedOut(self.time))?;
@@ -138,7 +139,7 @@ impl Reply {
         let status = self.status;
         let page = self.read(MAX_PAGE_BYTES).await.unwrap_or_default();
         let words = words(&page);
-        // What Go's and nginx's servers say to plain HTTP at their port for TLS.
+        // Responses of Go and nginx to plain HTTP on their TLS port.
         let lower = words.to_lowercase();
         if status == StatusCode::BAD_REQUEST && lower.contains("http request") && lower.contains("https") {
             return format!("{words}: {SPEAKS_TLS}");

@@ -1,8 +1,8 @@
-//! What files held when they could last be used.
+//! The last usable contents of files.
 //!
-//! Guarantees: files are read again when one of them has changed; where they can no longer be used (a certificate was replaced
-//! before its key, half of a file is written) what was read before stays in effect, which is logged once per change. Who asks
-//! for what is in effect waits for no file.
+//! Guarantees: files are reread when one of them has changed; if they become unusable (a certificate was replaced
+//! before its key, a file is half written), the previous contents stay in effect, which is logged once per change.
+//! Getting the contents in effect never waits for a file.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -14,18 +14,18 @@ use parking_lot::Mutex;
 
 use crate::settings::TlsError;
 
-/// What became of a look at the files.
+/// The outcome of checking the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refreshed {
-    /// They are as they were.
+    /// They have not changed.
     Unchanged,
     /// They were read.
     Read,
-    /// They have changed and cannot be used: what was read before stays in effect.
+    /// They have changed and are unusable: the previous contents stay in effect.
     Unusable,
 }
 
-/// What files held.
+/// The contents of files.
 #[derive(Debug)]
 pub struct Kept<T> {
     paths: Vec<PathBuf>,
@@ -34,7 +34,7 @@ pub struct Kept<T> {
     value: Mutex<Option<Arc<T>>>,
 }
 
-/// What tells one state of a file from another; links are followed, as mounted secrets are links.
+/// Identifies a version of a file; links are followed, as mounted secrets are links.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp(Option<(u64, u64, u64, i64, i64)>);
 
@@ -46,7 +46,7 @@ impl Stamp {
 }
 
 impl<T> Kept<T> {
-    /// Of files that were not read yet.
+    /// For files that have not been read yet.
     pub fn new(paths: Vec<PathBuf>) -> Kept<T> {
         Kept {
             paths,
@@ -55,15 +55,15 @@ impl<T> Kept<T> {
         }
     }
 
-    /// What is in effect.
+    /// The contents in effect.
     pub fn get(&self) -> Option<Arc<T>> {
         self.value.lock().clone()
     }
 
-    /// Looks at the files, and has them read if they have changed.
+    /// Checks the files, and has them read if they have changed.
     ///
     /// # Errors
-    /// When they cannot be used and never could.
+    /// When they are unusable and always were.
     pub fn refresh(&self, read: impl FnOnce() -> Result<T, TlsError>) -> Result<Refreshed, TlsError> {
         let mut seen = self.stamps.lock();
         // Before the files are read: what changes meanwhile is read next time.

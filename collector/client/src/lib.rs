@@ -1,18 +1,17 @@
-//! The one client for what is outside: webhooks, Alertmanager, scrape targets, the collector as a proxy sees it, a server as the
-//! command line sees it.
+//! The client for all peers: webhooks, Alertmanager, scrape targets, a proxy's collector, the command line's server.
 //!
 //! Guarantees:
-//! - **Bounded.** An exchange ends when its time is over, whatever the peer does, and no more of an answer is read than asked for.
-//!   Redirects are not followed.
-//! - **TLS is verified**: against the system's roots or the CAs of `ca_file`, for the name that was asked for. There is no switch
-//!   to skip it. Files are read again when they change, without a restart.
-//! - **Errors say what to do**: an expired certificate, one for other names, an unknown CA, a client certificate that is missing,
-//!   TLS on one side only. No error, log or `Debug` holds a path, a query, a password, a header or a key, since each may be a
-//!   secret.
+//! - **Bounded.** An exchange ends when its time is over, whatever the peer does, and no more of a response is read
+//!   than requested. Redirects are not followed.
+//! - **TLS is verified**: against the system's roots or the CAs of `ca_file`, for the requested name. There is no
+//!   switch to skip it. Files are reread when they change, without a restart.
+//! - **Errors say what to do**: an expired certificate, one for other names, an unknown CA, a missing client
+//!   certificate, TLS on one side only. No error, log or `Debug` contains a path, a query, a password, a header or a
+//!   key, since each may be a secret.
 //!
-//! Wrong on purpose: each HTTP exchange has a connection of its own, and TLS sessions are not resumed: alerts and scrapes are
-//! seldom, and a connection that is kept may have been closed by the peer. Proxies of the environment (`HTTPS_PROXY`) are not
-//! used. Certificates are not looked up in lists of revoked ones.
+//! Wrong on purpose: each HTTP exchange has a connection of its own, and TLS sessions are not resumed: alerts and
+//! scrapes are rare, and an idle connection may have been closed by the peer. Proxies from the environment
+//! (`HTTPS_PROXY`) are not used. Certificates are not checked for revocation.
 
 mod address;
 mod connect;

@@ -1,7 +1,7 @@
 //! Reading certificates and private keys (PEM).
 //!
-//! Guarantees: what is wrong with a file is said with its setting, its path and what to do; a private key is never shown; no more of
-//! a file is read than a bundle of all public CAs has.
+//! Guarantees: an error names the setting and the path, and says what is wrong and what to do; a private key is never
+//! shown; no more of a file is read than the size of a bundle of all public CAs.
 
 use std::{io::Read, path::Path, sync::Arc, time::Duration};
 
@@ -16,21 +16,21 @@ use rustls::{
 
 use crate::settings::TlsError;
 
-/// The largest file of certificates that is read; bundles of all public CAs have a quarter of a megabyte.
+/// The largest certificate file read; bundles of all public CAs have a quarter of a megabyte.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-/// When no certificate is valid: the year 10000, after what X.509 can write.
+/// A time when no certificate is valid: the year 10000, beyond what X.509 can express.
 const AFTER_ALL: Duration = Duration::from_secs(253_402_300_800);
 
-/// What does the cryptography.
+/// The cryptography provider.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// When a certificate ends, in seconds since 1970; `None` where it cannot be read.
+/// When a certificate expires, in seconds since 1970; `None` if it cannot be read.
 pub fn not_after(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<u64> {
     let certificate = ParsedCertificate::try_from(certificate).ok()?;
     let algorithms = provider.signature_verification_algorithms.all;
-    // The library says it of a certificate that has ended, before it looks for its issuer.
+    // The library reports the expiry of an expired certificate before it looks for its issuer.
     let at = UnixTime::since_unix_epoch(AFTER_ALL);
     let judged = verify_server_cert_signed_by_trust_anchor(&certificate, &RootCertStore::empty(), &[], at, algorithms);
     match judged {
@@ -82,10 +82,10 @@ fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer
     Ok(read)
 }
 
-/// The certificates of CAs in the file that a setting names.
+/// The CA certificates in the file that a setting names.
 ///
 /// # Errors
-/// When the file cannot be read or holds anything else.
+/// When the file cannot be read or contains anything else.
 pub fn cas(setting: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(setting, path)? {
@@ -98,10 +98,10 @@ pub fn cas(setting: &'static str, path: &Path) -> Result<RootCertStore, TlsError
 /// Our own certificate with its intermediates and its key, from `cert_file` and `key_file`.
 ///
 /// # Errors
-/// When a file cannot be read or used, or the two do not belong together.
+/// When a file cannot be read or used, or the two do not match.
 pub fn own(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = certificates("cert_file", cert)?;
-    // What the reader says could quote the key.
+    // The reader's message could quote the key.
     let private = PrivateKeyDer::from_pem_slice(&read("key_file", key)?).map_err(|_| {
         let why = "contains no readable PEM private key; decrypt an encrypted one with `openssl pkey`";
         contents("key_file", key, why)

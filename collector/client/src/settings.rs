@@ -1,6 +1,6 @@
-//! Why settings of TLS cannot be used.
+//! Why TLS settings are unusable.
 //!
-//! Guarantee: each error names the setting, and the file where there is one; none holds what is in a private key.
+//! Guarantee: each error names the setting, and the file if there is one; none contains any part of a private key.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
-//! SPIFFE: workloads named by a URI in their certificate.
+//! SPIFFE: workloads identified by a URI in their certificate.
 //!
-//! Guarantees: an id is what the standard allows (`spiffe://` trust domain, path of non-empty segments, no query); a certificate has
-//! the id of its only URI, and one with several has none; a peer that has to be somebody is verified like any other peer, but by
-//! its id in place of its name.
+//! Guarantees: an id is what the standard allows (`spiffe://` trust domain, path of non-empty segments, no query); a
+//! certificate has the id of its only URI, and one with several has none; a peer with an expected id is verified like
+//! any other peer, but by its id instead of its name.
 //!
 //! Source: SPIFFE-ID.md and X509-SVID.md of the SPIFFE standard.
 
@@ -30,7 +30,7 @@ const MAX_BYTES: usize = 2048;
 pub struct SpiffeId(String);
 
 impl SpiffeId {
-    /// The namespace, where the path is `/ns/NAMESPACE/sa/ACCOUNT`.
+    /// The namespace, if the path is `/ns/NAMESPACE/sa/ACCOUNT`.
     pub fn namespace(&self) -> Option<&str> {
         let mut parts = self.0.split('/').skip(3);
         let parts = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
@@ -84,7 +84,7 @@ impl FromStr for SpiffeId {
     }
 }
 
-/// Whom a certificate is for. Whether it can be trusted is not asked here.
+/// The names in a certificate. Whether it can be trusted is not checked here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// Its SPIFFE id.
@@ -94,7 +94,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Of a certificate; none where it cannot be read.
+    /// The names of a certificate; none if it cannot be read.
     pub fn of(certificate: &CertificateDer<'_>) -> Names {
         let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else {
             return Names::default();

@@ -1,9 +1,9 @@
-//! A connection, with TLS or without, whose errors say what they mean.
+//! A connection, with or without TLS, whose errors explain themselves.
 //!
-//! Guarantees: an error that TLS gave is explained where it arises, so that it needs not be known again behind the layers of HTTP
-//! and gRPC. A server that asks for a client certificate judges it (in TLS 1.3) when the handshake is over on our side: what the
-//! first read or write then meets is explained as well; where a write meets a connection that is closed already, by the alert that
-//! came before its end. A peer that answers plain HTTP with an alert of TLS is told as such.
+//! Guarantees: a TLS error is explained where it occurs, so that it need not be recognised again behind the layers of
+//! HTTP and gRPC. A server that requests a client certificate checks it (in TLS 1.3) after the handshake has ended on
+//! our side: the error at the first read or write is explained as well; if a write finds the connection closed, by the
+//! alert that preceded the close. A peer that answers plain HTTP with a TLS alert is recognised.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ use crate::error::{Circumstances, DEMANDED, Error, SPEAKS_TLS, TlsFailure, expla
 #[derive(Debug)]
 pub struct Stream {
     inner: Inner,
-    /// Nothing was read yet.
+    /// Nothing has been read yet.
     is_fresh: bool,
 }
 
@@ -41,18 +41,18 @@ enum Inner {
 struct Tls {
     stream: TlsStream<TcpStream>,
     story: Story,
-    /// What came before the end of a connection that could not be written to any more.
+    /// What preceded the end of a connection that can no longer be written to.
     last_words: Vec<u8>,
 }
 
 impl Tls {
-    /// Why a write failed: the alert that the peer sent before it closed the connection, if it has one to be read.
+    /// Why a write failed: the alert that the peer sent before it closed the connection, if it can be read.
     fn reason_of(&mut self, error: io::Error, context: &mut Context<'_>) -> io::Error {
         let mut bytes = [0; 4096];
         let mut buffer = ReadBuf::new(&mut bytes);
         match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
             Poll::Ready(Err(alert)) if is_of_tls(&alert) => alert,
-            // An answer, which is still to be read.
+            // A response that has yet to be read.
             Poll::Ready(Ok(())) => {
                 self.last_words.extend_from_slice(buffer.filled());
                 error
@@ -66,15 +66,15 @@ fn is_of_tls(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
-/// What is remembered of a handshake for errors that come later.
+/// Facts about a handshake that explain later errors.
 #[derive(Debug, Clone)]
 pub(crate) struct Story {
     pub(crate) name: String,
-    /// The setting that says it, if it is not the address.
+    /// The setting that contains it, unless it is from the address.
     pub(crate) configured: Option<&'static str>,
     pub(crate) trusts_system: bool,
     pub(crate) has_certificate: bool,
-    /// The server asked for a client certificate.
+    /// The server requested a client certificate.
     pub(crate) was_asked: Arc<AtomicBool>,
 }
 
@@ -117,7 +117,7 @@ impl Stream {
         }
     }
 
-    /// Both ends have said that HTTP/2 is what they speak.
+    /// Both sides agreed on HTTP/2.
     pub(crate) fn agreed_on_http2(&self) -> bool {
         match &self.inner {
             Inner::Plain(_) => false,
@@ -125,7 +125,7 @@ impl Stream {
         }
     }
 
-    /// Explains an error; what comes later in the life of a connection is a plain one.
+    /// Explains a TLS error; others, after the first bytes, are passed on unchanged.
     fn explained(&self, error: io::Error) -> io::Error {
         match &self.inner {
             Inner::Tls(tls) if self.is_fresh || is_of_tls(&error) => {
@@ -135,7 +135,7 @@ impl Stream {
         }
     }
 
-    /// The same of an error of writing.
+    /// The same for a write error.
     fn explained_write(&mut self, error: io::Error, context: &mut Context<'_>) -> io::Error {
         let error = match &mut self.inner {
             Inner::Tls(tls) if self.is_fresh && !is_of_tls(&error) => tls.reason_of(error, context),
@@ -144,13 +144,13 @@ impl Stream {
         self.explained(error)
     }
 
-    /// Judges the first bytes that came.
+    /// Checks the first bytes received.
     fn judge_first(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !std::mem::replace(&mut self.is_fresh, false) {
             return Ok(());
         }
         let why = match &self.inner {
-            // The head of an alert (RFC 8446, section 5.1); no HTTP begins like that.
+            // The header of an alert (RFC 8446, section 5.1); no HTTP begins like that.
             Inner::Plain(_) if bytes.starts_with(&[0x15, 0x03]) => ("speaks_tls", SPEAKS_TLS),
             Inner::Tls(tls) if bytes.is_empty() && tls.story.circumstances().owes_certificate => {
                 ("no_certificate", DEMANDED)

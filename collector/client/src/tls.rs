@@ -1,7 +1,7 @@
-//! TLS as it is configured: which CAs, which certificate of our own, which name.
+//! TLS settings: which CAs, which certificate of our own, which name.
 //!
-//! Guarantees: files are looked at before each connection, or when the owner of the [`crate::Connector`] says so, and read again
-//! when one of them changed ([`crate::kept`]). Private keys are never shown.
+//! Guarantees: files are checked before each connection, or when the owner of the [`crate::Connector`] requests it, and
+//! reread when one of them has changed ([`crate::kept`]). Private keys are never shown.
 
 use std::{
     path::{Path, PathBuf},
@@ -46,7 +46,8 @@ pub struct Tls {
 impl Tls {
     /// Checks what can be checked without reading a file.
     ///
-    /// # Errors When a certificate has no key, a key has no certificate, or the name is invalid.
+    /// # Errors
+    /// When a certificate has no key, a key has no certificate, or the name is invalid.
     pub fn check(&self) -> Result<(), TlsError> {
         let half = |given, missing| Err(TlsError::Half { given, missing });
         match (&self.cert_file, &self.key_file) {
@@ -89,7 +90,7 @@ impl Tls {
     }
 }
 
-/// What was read of the files.
+/// What was read from the files.
 #[derive(Debug, Clone)]
 pub(crate) struct Material {
     pub(crate) config: ClientConfig,
@@ -97,11 +98,11 @@ pub(crate) struct Material {
     pub(crate) own: Option<Arc<CertifiedKey>>,
 }
 
-/// Settings with what their files held when they were last read.
+/// Settings with the contents of their files when last read.
 #[derive(Debug)]
 pub(crate) struct Source {
     settings: Tls,
-    /// Whom the peer's certificate has to be for, in place of a name.
+    /// The id expected in the peer's certificate, instead of a name.
     id: Option<SpiffeId>,
     provider: Arc<CryptoProvider>,
     kept: Kept<Material>,
@@ -123,33 +124,33 @@ impl Source {
         Ok(source)
     }
 
-    /// The name that a certificate has to be for, if it is not the host's.
+    /// The name expected in a certificate, if it is not the host's.
     pub(crate) fn server_name(&self) -> Option<&str> {
         self.settings.server_name.as_deref()
     }
 
-    /// Whom a certificate has to be for, in place of a name.
+    /// The id expected in a certificate, instead of a name.
     pub(crate) fn id(&self) -> Option<&SpiffeId> {
         self.id.as_ref()
     }
 
-    /// Whether the system's roots decide.
+    /// Whether the system's roots are used.
     pub(crate) fn trusts_system(&self) -> bool {
         self.settings.ca_file.is_none()
     }
 
-    /// Looks at the files, and reads them if they have changed.
+    /// Checks the files, and reads them if they have changed.
     pub(crate) fn refresh(&self) -> Result<Refreshed, TlsError> {
         self.kept.refresh(|| self.read())
     }
 
-    /// What the files hold now.
+    /// The current contents of the files.
     pub(crate) fn current(&self) -> Result<Arc<Material>, TlsError> {
         self.refresh()?;
         self.last()
     }
 
-    /// What the files held when they were last looked at.
+    /// The contents of the files when last checked.
     pub(crate) fn last(&self) -> Result<Arc<Material>, TlsError> {
         if let Some(material) = self.kept.get() {
             return Ok(material);
@@ -178,7 +179,7 @@ impl Source {
             .with_safe_default_protocol_versions()
             .expect("ring speaks both versions of TLS")
             .dangerous()
-            // Both verify: chain, times and use; one the name, the other the SPIFFE id.
+            // Both verify chain, validity and use; one verifies the name, the other the SPIFFE id.
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(Nobody));
         config.resumption = rustls::client::Resumption::disabled();
@@ -186,7 +187,7 @@ impl Source {
     }
 }
 
-/// Holds the place of the resolver that each connection gets.
+/// A placeholder for the resolver that each connection gets.
 #[derive(Debug)]
 struct Nobody;
 

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: neither the bytes on the wire nor the decompressed ones held in memory ever exceed the limit (by more
 //! than one read), for one request and, by [`super::memory`], for all together; a body that ends early is an error and
-//! never a shorter message. A turn is taken when the body is there: whoever sends slowly holds up nobody.
+//! never a shorter message. A turn is taken once the body is complete, so slow senders hold up nobody.
 
 use std::io::Read;
 
@@ -14,14 +14,14 @@ use tokio::sync::SemaphorePermit;
 
 use super::{Ingest, memory::Room, rejection::Rejection, sender::SenderKey};
 
-/// A compression that is spoken here.
+/// A supported compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     /// None.
     Identity,
-    /// RFC 1952; several members in a row are one body.
+    /// RFC 1952; several members in a row form one body.
     Gzip,
-    /// RFC 8878; several frames in a row are one body.
+    /// RFC 8878; several frames in a row form one body.
     Zstd,
 }
 
@@ -44,7 +44,7 @@ impl Encoding {
     }
 }
 
-/// The content type without its parameters; empty when there is none.
+/// The content type without its parameters; empty if there is none.
 pub(crate) fn essence(headers: &HeaderMap) -> &str {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -52,7 +52,7 @@ pub(crate) fn essence(headers: &HeaderMap) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// What a request holds while it is taken in: its turn, and room in memory for its body.
+/// What a request holds while it is processed: its turn, and memory for its body.
 pub(crate) struct Place<'i> {
     /// Who sent it.
     pub(crate) sender: SenderKey,
@@ -96,11 +96,11 @@ pub(crate) async fn receive(
     }
 }
 
-/// The flag and the length before a message of gRPC.
+/// The flag and length that precede a gRPC message.
 const GRPC_PREFIX: usize = 5;
 
-/// The same for a call of gRPC with one message: the request comes back with its message unpacked and all there. What
-/// is not one message is left for the transport to refuse. The time is up to the caller.
+/// The same for a gRPC call with one message: returns the request with its message complete and decompressed. Anything
+/// but one message is left for the transport to refuse. The caller limits the time.
 pub(super) async fn receive_grpc(
     ingest: &Ingest,
     request: Request<Body>,

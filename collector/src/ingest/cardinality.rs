@@ -1,10 +1,10 @@
-//! How many different names senders have used: what keeps a broken path template, or somebody who makes names up, from
-//! filling the store and from locking others out.
+//! How many distinct names senders have used: keeps a broken path template, or anyone who makes up names, from filling
+//! the store and locking others out.
 //!
-//! Guarantees: those of [`super::shares`], for reporting processes, for routes, peers and types of profiles of each
-//! service, and for the names of all services together. A name that was admitted stays admitted as long as it is used
-//! and its sender has no more than its share, so existing series keep working when new ones overflow. What lasted is
-//! known again after a restart ([`Cardinality::records`]). Who was refused, and how often, is kept for the status page.
+//! Guarantees: those of [`super::shares`], for reporting processes, for each service's routes, peers and profile types,
+//! and for the names of all services together. A name that was admitted stays admitted as long as it is used and its
+//! sender is within its share, so existing series keep working when new ones overflow. Names that lasted are known
+//! again after a restart ([`Cardinality::records`]). Who was refused, and how often, is kept for the status page.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,16 +20,17 @@ use super::{
 
 /// Names of all services together.
 const MAX_NAMES: usize = 100_000;
-/// Types of profiles that one service may report: five for each of the twenty languages that its processes may be written in.
+/// Profile types that one service may report: five for each of the twenty languages in which its processes may be
+/// written.
 const MAX_PROFILE_TYPES: usize = 100;
-/// Senders that are named among those that were refused; further ones count together.
+/// Refused senders shown by name; further ones are counted together.
 const MOST_REFUSED: usize = 100;
-/// Senders that are named of each table.
+/// Senders shown by name for each table.
 const MOST_SHOWN: usize = 5;
-/// Entries in one record, so that damage of the file costs no more.
+/// Entries per record, so that damage to the file costs no more.
 const RECORD_ENTRIES: usize = 1_000;
 
-/// What a name is.
+/// What a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
     Workload,
@@ -55,7 +56,7 @@ impl Kind {
     }
 }
 
-/// A name of a service.
+/// A name used by a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Name {
     service: u64,
@@ -63,18 +64,18 @@ struct Name {
     name: u64,
 }
 
-/// Names that got no place.
+/// Names that were not admitted.
 #[derive(Debug, Clone, Copy, Default)]
 struct Refusals {
     count: u64,
     last_s: i64,
 }
 
-/// What senders have named so far.
+/// The names that senders have used so far.
 #[derive(Debug)]
 pub(crate) struct Cardinality {
     workloads: Shares<u64>,
-    /// Of each service and kind.
+    /// Per service and kind.
     services: HashMap<(u64, Kind), Shares<u64>>,
     names: Shares<Name>,
     refused: BTreeMap<(Kind, SenderKey), Refusals>,
@@ -92,7 +93,7 @@ impl Cardinality {
         }
     }
 
-    /// True when the reporting process is known or gets a place.
+    /// True if the reporting process is known or admitted.
     pub(crate) fn admit_workload(
         &mut self,
         sender: SenderKey,
@@ -106,17 +107,17 @@ impl Cardinality {
         self.told(admitted, Kind::Workload, sender, now_s)
     }
 
-    /// True when the route of a service may be used; otherwise it folds into `other`.
+    /// True if the route of a service may be used; otherwise it folds into `other`.
     pub(crate) fn admit_route(&mut self, sender: SenderKey, workload: &Workload, route: &str, now_s: i64) -> bool {
         self.admit(sender, workload, Kind::Route, id::key("route", &[route]), now_s)
     }
 
-    /// True when the peer of a service may be used; otherwise it becomes unknown.
+    /// True if the peer of a service may be used; otherwise it becomes unknown.
     pub(crate) fn admit_peer(&mut self, sender: SenderKey, workload: &Workload, peer: &Release, now_s: i64) -> bool {
         self.admit(sender, workload, Kind::Peer, id::release_id(peer), now_s)
     }
 
-    /// True when the type of a profile may be used; otherwise it is left out.
+    /// True if the profile type may be used; otherwise the profile is dropped.
     pub(crate) fn admit_profile_type(
         &mut self,
         sender: SenderKey,
@@ -232,7 +233,7 @@ impl Cardinality {
         ]
     }
 
-    /// What lasted, to be kept across a restart; `None` when that is what the last records said.
+    /// Entries that lasted, to be kept across a restart; `None` if unchanged since the last call.
     pub(crate) fn records(&mut self) -> Option<Vec<Vec<u8>>> {
         if !(self.workloads.take_changed() | self.names.take_changed()) {
             return None;
@@ -260,10 +261,10 @@ impl Cardinality {
         Some(records.collect())
     }
 
-    /// Takes in what [`Cardinality::records`] gave before a restart; all of it counts as just used.
+    /// Loads the result of [`Cardinality::records`] after a restart; everything counts as just used.
     pub(crate) fn restore(&mut self, records: &[Vec<u8>], now_s: i64) {
         for record in records {
-            // Damage was counted where the file was read; a record of another version says nothing.
+            // Damage was counted where the file was read; a record of another version is ignored.
             let Ok(record) = Record::decode(record.as_slice()) else {
                 continue;
             };
@@ -299,7 +300,7 @@ fn service_of(workload: &Workload) -> u64 {
     id::key("service", &[&workload.namespace, &workload.service])
 }
 
-/// Entries that lasted, as they are kept.
+/// Entries that lasted, as stored.
 #[derive(Clone, PartialEq, Message)]
 struct Record {
     #[prost(message, repeated, tag = "1")]
@@ -349,7 +350,7 @@ mod tests {
             names.admit_route(NOBODY, &shop, "/c", 103_000),
             "limits are per service"
         );
-        // `/b` is idle for an hour now, `/a` is not.
+        // `/b` has now been idle for an hour, `/a` has not.
         assert!(names.admit_route(NOBODY, &cart, "/c", 103_700));
         assert!(!names.admit_route(NOBODY, &cart, "/b", 103_700));
         assert!(names.admit_route(NOBODY, &cart, "/a", 103_700));

@@ -1,7 +1,7 @@
-//! Debug information of builds: asked for once, sent once.
+//! Debug information of builds: requested once, sent once.
 //!
-//! Guarantees: those of [`crate::symbols::files`]; a file is asked for while the collector has none of that build
-//! (locations that nobody has run yet may need it), or has one of a sender with a worse claim; an answer "no" says why, and a
+//! Guarantees: those of [`crate::symbols::files`]; a file is requested if the collector has none for that build
+//! (locations not yet executed may need it), or has one from a sender with a weaker claim; a "no" says why, and a
 //! sender that stalls is cut off.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -36,7 +36,7 @@ pub(crate) struct DebugInfoService {
     pub(crate) store: Store,
     pub(crate) reporters: Arc<Reporters>,
     pub(crate) metrics: SelfMetrics,
-    /// Told when a file has arrived.
+    /// Notified when a file has arrived.
     pub(crate) arrived: Arc<Notify>,
 }
 
@@ -118,7 +118,7 @@ impl DebugInfo for DebugInfoService {
 type Failure = (&'static str, Status);
 
 impl DebugInfoService {
-    /// Who sends a file of a build, as far as that is known.
+    /// Who sends a build's file, as far as known.
     fn origin(&self, build: &str, address: Option<IpAddr>) -> Origin {
         Origin {
             address,
@@ -160,7 +160,7 @@ impl DebugInfoService {
                 "debug file replaced by that of a sender that runs this build; resolving names again"
             );
             let (store, build) = (self.store.clone(), header.build_id.clone());
-            // Names of the file before were appended to a file, which is removed.
+            // Names from the previous file were stored in a file, which is removed.
             let forgotten = tokio::task::spawn_blocking(move || store.forget_symbols(&build)).await;
             if !matches!(forgotten, Ok(Ok(()))) {
                 tracing::error!(

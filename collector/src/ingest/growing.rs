@@ -1,9 +1,10 @@
-//! Request durations that grow from the start of a process, which is how SDKs send them unless told otherwise.
+//! Request durations that grow from the start of a process, which is how SDKs send them by default.
 //!
-//! Guarantees: what a process exported last stays known until the growth since then is on disk, and while one of its
-//! exports is taken in no other one is compared with the same look; what is remembered is bounded
-//! (`max_cumulative_buckets`, `max_cumulative_buckets_per_process`, `max_workloads` processes) and divided among those who send,
-//! and what does not fit is said and counted by a later export that does. A sender that leaves before its answer changes nothing of that.
+//! Guarantees: a process's last export stays known until the increase since then is on disk, and while one of its
+//! exports is processed no other one is compared with the same base; what is kept is bounded (`max_cumulative_buckets`,
+//! `max_cumulative_buckets_per_process`, `max_workloads` processes) and divided among the senders, and what does not
+//! fit is reported and counted by a later export that does. A sender that leaves before its response changes nothing
+//! about that.
 
 use std::{
     collections::HashMap,
@@ -23,9 +24,9 @@ use tokio::sync::OwnedMutexGuard;
 use super::{limits::TOO_MANY_WORKLOADS, sender::SenderKey};
 use crate::cumulative::{Bounds, Remembered, Senders};
 
-/// A process that exported nothing for so long is forgotten, in nanoseconds.
+/// A process that exported nothing for this long is forgotten, in nanoseconds.
 const IDLE_NS: i64 = 3_600_000_000_000;
-/// How often that is looked after, in nanoseconds.
+/// How often idle processes are looked for, in nanoseconds.
 const SWEEP_EVERY_NS: i64 = 60_000_000_000;
 
 /// The last exports of all processes.
@@ -34,16 +35,16 @@ pub(super) struct Growing {
     /// Exports before it were not seen.
     started_unix_ns: i64,
     swept_unix_ns: AtomicI64,
-    /// Exports that lie further in the future are left out.
+    /// Exports further in the future are dropped.
     max_future: Duration,
 }
 
-/// The places of the processes of one request, nobody else's until it is dropped.
+/// The slots of one request's processes, locked until dropped.
 #[derive(Default)]
 pub(super) struct Held {
     places: Vec<Place>,
     latest_unix_ns: u64,
-    /// Whose they are, and where they are remembered.
+    /// The sender, and where they are kept.
     by: Option<(SenderKey, Arc<Senders<Streams>>)>,
 }
 
@@ -65,12 +66,12 @@ impl Growing {
         }
     }
 
-    /// Buckets that are remembered.
+    /// Buckets kept.
     pub(super) fn buckets(&self) -> usize {
         self.senders.budget.used()
     }
 
-    /// Waits for the places of all processes that sent these points; some may get none.
+    /// Waits for the slots of all processes that sent these points; some may get none.
     pub(super) async fn hold(&self, sender: SenderKey, points: &[CumulativePoint], now_unix_ns: i64) -> Held {
         if points.is_empty() {
             return Held::default();
@@ -88,7 +89,7 @@ impl Growing {
                 (workload.clone(), process)
             })
             .collect();
-        // Everybody waits in the same order, so that two requests never wait for each other.
+        // All requests wait in the same order, so that two never wait for each other.
         processes.sort_unstable();
         processes.dedup();
         let started = u64::try_from(self.started_unix_ns).unwrap_or(0);
@@ -100,7 +101,7 @@ impl Growing {
             };
             places.push(Place {
                 last: slot.lock_owned().await,
-                // Later than the place is there: who made room for it was forgotten before.
+                // After the slot is taken: a process evicted to make room is forgotten by then.
                 sure_since_unix_ns: started.max(self.senders.forgotten_unix_ns(&process.0)),
                 process,
                 next: None,
@@ -115,7 +116,7 @@ impl Growing {
         }
     }
 
-    /// The growth is on disk: what it was told from is the next look.
+    /// The increase is on disk: keeps what it was computed from as the next base.
     pub(super) fn stored(&self, held: Held) {
         for mut place in held.places {
             if let Some(next) = place.next {
@@ -127,18 +128,18 @@ impl Growing {
 }
 
 impl Held {
-    /// True when there is nothing to remember.
+    /// True if there is nothing to keep.
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Puts what the points grew into the windows of the request, which may unfold to so many bytes.
+    /// Adds the increase of the points to the request's windows, which may expand to at most `most_memory` bytes.
     pub(super) fn grow(&mut self, decoded: &mut Decoded, most_memory: u64) {
         let Some((sender, senders)) = &self.by else { return };
         let mut room = otlp::bucket_room(most_memory);
         let mut by_process: HashMap<(Workload, u128), Vec<CumulativePoint>> = HashMap::new();
         for point in std::mem::take(&mut decoded.cumulative) {
-            // One that was remembered would make all exports until then look overtaken.
+            // If kept, it would make all exports until then look out of order.
             if point.time_unix_ns() > self.latest_unix_ns {
                 decoded.refuse_points(&[point], "in_the_future");
                 continue;

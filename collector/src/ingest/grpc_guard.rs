@@ -1,8 +1,8 @@
-//! The guard around every call over gRPC, of OTLP and of other profile stores.
+//! The guard around every gRPC call, of OTLP and of other profile stores.
 //!
-//! Guarantees: time, memory and the number of requests are bounded. What the transport itself refuses (too many bytes after
-//! decompression, bytes that are no message) is said in the words of [`super::rejection`]: by default such requests would be
-//! answered with codes that make senders try again for ever.
+//! Guarantees: time, memory and the number of requests are bounded. What the transport itself refuses (too many bytes
+//! after decompression, invalid messages) is reported as in [`super::rejection`]: by default such requests would get
+//! codes that make senders retry forever.
 
 use axum::{
     body::Body,
@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use super::{Ingest, body, rejection::Rejection};
 
-/// Bounds time, memory and number of requests, and translates what the transport refuses.
+/// Limits time, memory and number of requests, and translates the transport's refusals.
 pub(super) async fn guarded<F: Future<Output = Response<Body>>>(
     ingest: &Ingest,
     signal: &'static str,

@@ -1,9 +1,9 @@
-//! What was not kept as it came, in one shape for every door: what, how much, why, and what to do about it.
+//! What was not stored as sent, in one form for every endpoint: what, how much, why, and what to do about it.
 //!
-//! Guarantees: every reason that a reader or a limit can give is explained here, whichever door the request came through:
-//! as JSON in the answers of uploads and pushes, in words in `partial_success` of OTLP, in the header
-//! `emberline-left-out` where a protocol's answer has no place for it, and on the board of scrapes. A remedy names only what
-//! the sender or the operator can really set.
+//! Guarantees: every reason that a reader or a limit can give is explained here, whichever endpoint the request came
+//! through: as JSON in the responses to uploads and pushes, as text in OTLP's `partial_success`, in the header
+//! `emberline-left-out` if the protocol's response has no place for it, and in the status of scrapes. A remedy names
+//! only what the sender or the operator can actually set.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -13,19 +13,19 @@ use serde::{Deserialize, Serialize};
 
 use super::Accepted;
 
-/// The header of answers that cannot say it in their body.
+/// The header for responses that cannot say it in their body.
 pub(crate) const HEADER: &str = "emberline-left-out";
-/// Most characters of that header.
+/// The most characters of that header.
 const MOST_HEADER: usize = 2_000;
-/// Most things of one reason that are said in words; the others are counted.
+/// The most items per reason that are named; the others are counted.
 const MOST_SAID: usize = 8;
 
-/// One thing that was not kept as it came, as answers say it.
+/// One item that was not stored as sent, as responses show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told<'r> {
-    /// What it was; empty when the reason says it.
+    /// What it was; empty if the reason says it.
     pub what: Cow<'r, str>,
-    /// The shape that a metric came in.
+    /// The shape of a metric.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub shape: Cow<'r, str>,
     /// A fixed word, as in the metrics.
@@ -34,7 +34,7 @@ pub struct Told<'r> {
     pub count: u64,
     /// Of what.
     pub unit: Cow<'r, str>,
-    /// In a sentence.
+    /// A sentence.
     pub why: Cow<'r, str>,
     /// What to change.
     pub remedy: Cow<'r, str>,
@@ -58,7 +58,7 @@ impl<'r> Told<'r> {
         }
     }
 
-    /// Why, and what to do, in a sentence.
+    /// Why, and what to do, as a sentence.
     pub(crate) fn advice(&self) -> String {
         let parts = [&*self.why, &*self.remedy].into_iter().filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join("; ")
@@ -82,12 +82,12 @@ impl std::fmt::Display for Told<'_> {
     }
 }
 
-/// All of a list.
+/// All items of a list.
 pub(crate) fn told(list: &[Rejected]) -> Vec<Told<'_>> {
     list.iter().map(Told::of).collect()
 }
 
-/// All of it in words; empty when everything was taken as it is.
+/// All of it as text; empty if everything was stored as sent.
 pub(super) fn message(left_out: &[Rejected], changed: &[Rejected]) -> String {
     let words = |list: &[Rejected]| -> String {
         let mut said: HashMap<&str, usize> = HashMap::new();
@@ -116,7 +116,7 @@ pub(super) fn message(left_out: &[Rejected], changed: &[Rejected]) -> String {
     parts.join("; ")
 }
 
-/// Says it in a header, in ASCII and cut where it is long.
+/// Puts it into a header, in ASCII and truncated.
 pub(super) fn in_header(accepted: &Accepted, headers: &mut HeaderMap) {
     let message = accepted.message();
     if message.is_empty() {

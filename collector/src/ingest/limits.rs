@@ -1,11 +1,11 @@
-//! What is taken from a decoded request. Everything a sender can grow is bounded here.
+//! Limits on decoded requests. Everything a sender can grow is bounded here.
 //!
-//! Guarantees: nothing disappears in silence: what is left out is counted by reason, what is folded keeps its value (a
-//! route over the limit becomes `other`, samples over the limit keep their labels and become the stack
-//! `[over the limit]`, profiles of one type and window are added up). A window of which nothing is left is not stored. After
-//! this step no number can overflow a sum over a day, and every histogram's minimum and maximum agree with its buckets.
+//! Guarantees: nothing disappears silently: what is dropped is counted by reason, what is folded keeps its value (a
+//! route over the limit becomes `other`, samples over the limit keep their labels and become the stack `[over the
+//! limit]`, profiles of one type and window are added up). A window with nothing left is not stored. After this step no
+//! number can overflow a sum over a day, and every histogram's minimum and maximum agree with its buckets.
 //!
-//! Wrong on purpose: a window that straddles the oldest kept instant is left out whole.
+//! Wrong on purpose: a window that straddles the retention limit is dropped completely.
 
 pub(crate) mod config;
 pub(crate) mod outcome;
@@ -19,10 +19,10 @@ use emberline_model::{
     time::seconds_of,
 };
 
-/// Reason of windows whose process gets no place: the one refusal of a part that may be sent again.
+/// Reason for windows whose process is not admitted: the only partial refusal that may be retried.
 pub(super) const TOO_MANY_WORKLOADS: &str = "too_many_workloads";
 
-/// Applies all limits; the windows that remain can be stored.
+/// Applies all limits; the remaining windows can be stored.
 pub(crate) fn apply(
     decoded: Decoded,
     sender: SenderKey,
@@ -55,7 +55,7 @@ pub(crate) fn apply(
                 let held_profiles = !window.profiles.is_empty();
                 profile_limits::apply(&mut window, sender, names, limits, now_unix_s, &mut outcome);
                 if held_profiles && window.profiles.is_empty() {
-                    // None of them could be kept, so this is no window in which nothing was sampled.
+                    // None of them could be kept, so this is not a window in which nothing was sampled.
                     window.has_profiles = false;
                 }
                 if window.has_requests || window.has_profiles || !held_profiles {

@@ -1,14 +1,14 @@
-//! How much memory requests may hold together.
+//! How much memory all requests may hold together.
 //!
-//! Guarantees: bodies that are being read or unpacked hold at most [`BODIES`] times `max_request_mb`, counted as they
-//! arrive, so that a sender that stalls holds what it has sent and not what it has announced; what is decoded holds at
-//! most [`MEMORY_FACTOR`] times as much, and an eighth beside for what is small; what takes much of that waits while the process holds
-//! too much already. Who has to wait longer than a moment is told to send again; whoever decodes waits for nobody who has yet to
-//! read, so somebody always gets on.
+//! Guarantees: bodies being read or decompressed hold at most [`BODIES`] times `max_request_mb`, counted as they
+//! arrive, so that a sender that stalls holds what it has sent, not what it has announced; decoded requests hold at
+//! most [`MEMORY_FACTOR`] times as much, plus an eighth for small ones; large ones wait while the process already holds
+//! too much. Senders that would have to wait longer than a moment are told to retry; decoding never waits for a request
+//! that has yet to be read, so there is always progress.
 //!
-//! Wrong on purpose: the buffers of connections are not counted (hyper bounds each), nor the batches that the store has
-//! taken over (it bounds them itself). Senders that stall after many megabytes keep that room until `request_timeout_seconds`
-//! cuts them off; others are told to send again meanwhile.
+//! Wrong on purpose: connection buffers are not counted (hyper bounds each), nor are batches that the store has taken
+//! over (it bounds them itself). Senders that stall after many megabytes keep that room until `request_timeout_seconds`
+//! cuts them off; meanwhile, others are told to retry.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,22 +18,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::rejection::Rejection;
 
-/// Bodies of the largest size that fit at the same time.
+/// How many bodies of the largest size fit at the same time.
 const BODIES: usize = 4;
 /// How long a request may wait for room before it is refused as retryable.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
-/// What is counted in one piece.
+/// The unit of counting.
 const PIECE: usize = 1024;
-/// What is made of a message may hold this many times what the message itself does, at first: profiles of real programs need
-/// half of it, and a histogram with bounds half of it when it becomes buckets.
+/// What is built from a message may initially hold this many times what the message itself does: real profiles need
+/// half of it, and a histogram with bounds needs half of it when converted to buckets.
 const MADE_FACTOR: u64 = 8;
-/// The same for a message of whatever weight.
+/// The minimum for a message of any weight.
 const LEAST_MADE: u64 = 1 << 20;
 
-/// A message that takes no more than this part of the room is decoded also while the process holds too much.
+/// A message that takes no more than this part of the room is decoded even while the process holds too much.
 const SMALL_PART: usize = 8;
-/// What takes no more than this part of it has a room of its own, another [`SMALL_PART`] of the size: large messages wait until all that
-/// was begun has ended, and whoever waited behind them would be told to send again.
+/// Messages up to this part of it have a room of their own, another [`SMALL_PART`] of the size: large messages wait for
+/// everything in progress, and small ones queued behind them would be told to retry.
 const TINY_PART: usize = 32;
 
 /// The room for requests.
@@ -48,35 +48,35 @@ pub(super) struct Memory {
     wait: Duration,
 }
 
-/// How much of the room a message is decoded in, in bytes. Most messages need a small part of the most that they may have, and
-/// so do not wait for one another.
+/// How much of the room a message is decoded in, in bytes. Most messages need a small part of the maximum, and so do
+/// not wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// What the message holds once it is decoded.
+    /// What the decoded message itself holds.
     weight: u64,
-    /// What may be made of it.
+    /// What may be built from it.
     pub(super) made: u64,
 }
 
 impl Plan {
-    /// For a message of a weight, if that takes less than what any message may.
+    /// For a message of this weight, if that takes less than the maximum for any message.
     pub(super) fn of(weight: u64, most: u64) -> Option<Plan> {
         let made = weight.saturating_mul(MADE_FACTOR).max(LEAST_MADE);
         (weight.saturating_add(made) < most).then_some(Plan { weight, made })
     }
 
-    /// For a message that is made into something piece by piece, so that only that counts.
+    /// For a message that is converted piece by piece, so that only the result counts.
     pub(super) fn all_made(made: u64, most: u64) -> Option<Plan> {
         (made < most).then_some(Plan { weight: 0, made })
     }
 
-    /// All of it, in bytes.
+    /// The total, in bytes.
     pub(super) fn bytes(self) -> u64 {
         self.weight.saturating_add(self.made)
     }
 }
 
-/// A part of it; given back when dropped.
+/// A part of the room; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     of: Arc<Semaphore>,
@@ -103,7 +103,7 @@ impl Memory {
         }
     }
 
-    /// Room for a body; none of it yet.
+    /// Room for a body; empty at first.
     pub(super) fn body(&self) -> Room {
         Room {
             of: Arc::clone(&self.bodies),
@@ -113,7 +113,7 @@ impl Memory {
         }
     }
 
-    /// Room to decode a message: that of its plan, or all there is.
+    /// Room to decode a message: that of its plan, or the maximum.
     pub(super) async fn decoding(&self, plan: Option<Plan>) -> Result<Room, Rejection> {
         let most = self.decoding_pieces.saturating_mul(PIECE);
         let bytes = plan.map_or(most, |plan| usize::try_from(plan.bytes()).unwrap_or(most));
@@ -142,7 +142,7 @@ impl Room {
         self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
-    /// Waits until there is room for so many bytes in all.
+    /// Waits until there is room for this many bytes in total.
     pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<(), Rejection> {
         let wanted = bytes.div_ceil(PIECE).min(self.limit);
         let more = wanted.saturating_sub(self.pieces());
@@ -164,12 +164,12 @@ impl Room {
                 }
                 Ok(())
             }
-            // The semaphore is never closed, so this is the wait that took too long.
+            // The semaphore is never closed, so this was the timeout.
             _ => Err(full),
         }
     }
 
-    /// Gives back what is more than so many bytes.
+    /// Gives back everything above this many bytes.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         let over = self.pieces().saturating_sub(bytes.div_ceil(PIECE));
         drop(self.held.as_mut().and_then(|held| held.split(over)));
@@ -235,7 +235,7 @@ mod tests {
         });
         let all = memory.decoding(None).await.unwrap();
         assert!(memory.decoding(small).await.is_err());
-        // And so has what is tiny.
+        // And so do tiny messages.
         let tiny = Some(Plan {
             weight: 1000,
             made: 1 << 17,

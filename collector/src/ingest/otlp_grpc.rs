@@ -1,7 +1,7 @@
-//! OTLP over gRPC: metrics (request durations) and profiles, plain or compressed with gzip or zstd. Messages
-//! are read from their bytes: profiles because all layouts are taken, metrics because they are weighed first.
+//! OTLP over gRPC: metrics (request durations) and profiles, uncompressed or compressed with gzip or zstd. Messages are
+//! decoded from their bytes: profiles because all layouts are supported, metrics because they are weighed first.
 //!
-//! Guarantees: those of [`crate::ingest`]; traces and logs are answered and not kept ([`super::untaken`]).
+//! Guarantees: those of [`crate::ingest`]; traces and logs are acknowledged but not stored ([`super::untaken`]).
 
 use std::sync::Arc;
 
@@ -29,10 +29,10 @@ use super::{
     untaken::Untaken,
 };
 
-/// Where profiles are sent to.
+/// The method for profiles.
 const EXPORT_PROFILES: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
 
-/// Where request durations are sent to.
+/// The method for request durations.
 const EXPORT_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
 /// All services behind the guards.
@@ -76,7 +76,7 @@ async fn export_profiles(ingest: Arc<Ingest>, call: Call, message: Bytes) -> Res
     Ok(profiles_response(&accepted).encode_to_vec())
 }
 
-/// The answer to an accepted metrics request.
+/// The response to an accepted metrics request.
 pub(super) fn metrics_response(accepted: &Accepted) -> ExportMetricsServiceResponse {
     let error_message = accepted.message();
     let partial_success = (!error_message.is_empty()).then(|| ExportMetricsPartialSuccess {
@@ -86,7 +86,7 @@ pub(super) fn metrics_response(accepted: &Accepted) -> ExportMetricsServiceRespo
     ExportMetricsServiceResponse { partial_success }
 }
 
-/// The answer to an accepted profiles request. What is left out is counted in samples, not in whole profiles.
+/// The response to an accepted profiles request. Dropped data is counted in samples, not in whole profiles.
 pub(super) fn profiles_response(accepted: &Accepted) -> ExportProfilesServiceResponse {
     let error_message = accepted.message();
     let partial_success = (!error_message.is_empty()).then(|| ExportProfilesPartialSuccess {
@@ -96,7 +96,7 @@ pub(super) fn profiles_response(accepted: &Accepted) -> ExportProfilesServiceRes
     ExportProfilesServiceResponse { partial_success }
 }
 
-/// Guards the services of this port.
+/// Guards the services on this port.
 async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: Next) -> Response<Body> {
     let signal = match request.uri().path() {
         path if path.contains("MetricsService") => "metrics",

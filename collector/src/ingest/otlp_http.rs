@@ -1,7 +1,7 @@
-//! OTLP over HTTP: bodies of protobuf or JSON, plain or compressed with gzip or zstd.
+//! OTLP over HTTP: bodies in protobuf or JSON, uncompressed or compressed with gzip or zstd.
 //!
-//! Guarantees: those of [`crate::ingest`]; an answer is in the encoding of its request, and a refusal is a
-//! `google.rpc.Status` body, with `Retry-After` when trying again can help.
+//! Guarantees: those of [`crate::ingest`]; a response has the encoding of its request, and a refusal is a
+//! `google.rpc.Status` body, with `Retry-After` if retrying can help.
 
 use std::sync::Arc;
 
@@ -98,12 +98,12 @@ async fn answer(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Resp
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response
         }
-        // Counted where it was accepted.
+        // Already counted when it was accepted.
         Err(refused) => refuse(&refused),
     }
 }
 
-/// Traces and logs: read, counted and not kept.
+/// Traces and logs: read, counted and not stored.
 async fn answer_untaken(ingest: &Ingest, signal: Untaken, request: Request<Body>) -> Response<Body> {
     let form = match Form::of(request.headers()) {
         Ok(form) => form,
@@ -131,7 +131,7 @@ async fn answer_untaken(ingest: &Ingest, signal: Untaken, request: Request<Body>
     response
 }
 
-/// How a message is written.
+/// The encoding of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Protobuf,
@@ -159,7 +159,7 @@ impl Form {
     }
 }
 
-/// As the protobuf answer, in JSON: 64-bit numbers are text.
+/// The protobuf response in JSON: 64-bit numbers are text.
 fn json_response(signal: Signal, accepted: &Accepted) -> String {
     let message = accepted.message();
     if message.is_empty() {

@@ -1,6 +1,6 @@
-//! What a request holds, and how it becomes windows.
+//! The contents of a request, and how they become windows.
 //!
-//! Guarantee: what is refused for the memory that it would take is refused before it is decoded.
+//! Guarantee: what is refused for its memory is refused before it is decoded.
 
 use std::sync::Arc;
 
@@ -17,38 +17,38 @@ use prost::Message;
 
 use super::{memory::Plan, rejection::Rejection, signal_name};
 
-/// A file is expected to unpack to no more than this many times its size, and some.
+/// A file is expected to decompress to no more than this many times its size, plus a constant.
 const UNPACKED_FACTOR: usize = 8;
 const UNPACKED_SOME: usize = 64 << 10;
 
-/// Messages up to this many bytes are weighed in some tens of microseconds.
+/// Messages up to this many bytes are weighed in tens of microseconds.
 const SHORT: usize = 128 << 10;
 
-/// Reads files of another profiler, given the time of receipt in nanoseconds since the Unix epoch, and what they may unpack to, in
-/// bytes. May be called a second time where the first was given too little.
+/// Reads files of another profiler, given the time of receipt in nanoseconds since the Unix epoch, and the most bytes
+/// they may decompress to. May be called a second time if the first limit was too low.
 type ReadFile = dyn Fn(i64, usize) -> Result<Decoded, Rejection> + Send + Sync;
 
-/// What a request holds.
+/// The contents of a request.
 #[derive(Clone)]
 pub(crate) enum Payload {
     /// Request durations.
     MetricsBytes(Bytes),
     /// The same in JSON.
     MetricsJson(Bytes),
-    /// Stacks, in any layout of OTLP profiles.
+    /// Stacks, in any OTLP profiles layout.
     Profiles(Bytes),
     /// The same in JSON.
     ProfilesJson(Bytes),
-    /// Stacks of another profiler.
+    /// Stacks from another profiler.
     ThirdParty {
-        /// As it came, packed or not.
+        /// The size received, compressed or not.
         bytes: usize,
         read: Arc<ReadFile>,
     },
 }
 
 impl Payload {
-    /// Stacks of another profiler in so many bytes; for what `read` is given, see [`ReadFile`].
+    /// Stacks from another profiler, `bytes` long; for the arguments of `read`, see [`ReadFile`].
     pub(crate) fn third_party(
         bytes: usize,
         read: impl Fn(i64, usize) -> Result<Decoded, Rejection> + Send + Sync + 'static,
@@ -70,7 +70,7 @@ impl Payload {
         matches!(self, Payload::ThirdParty { .. })
     }
 
-    /// True where a plan takes less time than another thread would to make it.
+    /// True if planning takes less time than another thread would need.
     pub(super) fn is_short(&self) -> bool {
         match self {
             Payload::MetricsBytes(bytes) | Payload::Profiles(bytes) => bytes.len() <= SHORT,
@@ -78,7 +78,8 @@ impl Payload {
         }
     }
 
-    /// The memory that it is decoded in, or first tried in where only its length tells; all that a message may have if none.
+    /// The memory in which it is decoded, or first attempted if only its length is known; all that a message may have
+    /// if none.
     pub(super) fn plan(&self, most_memory: u64) -> Result<Option<Plan>, Rejection> {
         let weight = match self {
             Payload::MetricsBytes(bytes) => otlp::weigh_metrics(bytes, most_memory)?,
@@ -92,8 +93,8 @@ impl Payload {
         Ok(Plan::of(weight, most_memory))
     }
 
-    /// Reads it, if what is made of it does not need more than so many bytes of memory. Its plan has weighed what it holds itself.
-    /// A file of another profiler may unpack to what such memory is enough for.
+    /// Decodes it, unless the result needs more than this much memory. Its plan has already weighed the message itself.
+    /// A file of another profiler may decompress to what fits into that memory.
     pub(super) fn decode(self, received_unix_ns: i64, most_memory: u64) -> Result<Decoded, Rejection> {
         let what = signal_name(self.signal());
         let undecodable = |error: &dyn std::error::Error| Rejection::Undecodable {
@@ -125,7 +126,8 @@ impl Payload {
             Payload::ProfilesJson(json) => {
                 let written = otlp::profiles_to_protobuf(&json).map_err(|error| undecodable(&error))?;
                 otlp::weigh_profiles(&written, most_memory)?;
-                // What was written from JSON is in the newest layout; telling it from the bytes could only go wrong.
+                // Output of the JSON conversion is in the newest layout; detecting it from the bytes could only go
+                // wrong.
                 let request =
                     ExportProfilesServiceRequest::decode(written.as_slice()).map_err(|error| undecodable(&error))?;
                 otlp::decode_profiles_within(&request, most_memory).map_err(unreadable)

@@ -1,11 +1,11 @@
-//! The part of the limits that is about profiles.
+//! Limits on profiles.
 //!
-//! Guarantees: profiles of one type are added up before anything is counted; folding keeps the value and the samples of each
-//! label set; of a stack that is too deep both ends stay, and a frame stands for the middle; tables still fit together
-//! afterwards and hold nothing that no sample mentions. CPU time that no machine has is of another unit, and the whole
-//! profile is left out.
+//! Guarantees: profiles of one type are added up before anything is counted; folding keeps the value and the samples of
+//! each label set; a stack that is too deep keeps both ends, with a placeholder frame between them; tables remain
+//! consistent and contain nothing that no sample refers to. CPU time beyond any machine's must be in another unit, so
+//! the whole profile is dropped.
 //!
-//! Wrong on purpose: which stacks fold when there are too many is decided by their values, so the rarest lose their
+//! Wrong on purpose: if there are too many stacks, the ones with the smallest values fold, so the rarest lose their
 //! names first.
 
 use std::{borrow::Cow, collections::HashMap};
@@ -26,13 +26,13 @@ use super::{
 
 /// Largest value of one sample, in nanoseconds per second of its window: 275 CPUs in one stack.
 const MAX_SAMPLE_VALUE: i64 = 1 << 38;
-/// Most CPUs that a process is believed to have kept busy.
+/// The most CPUs that a process can plausibly keep busy.
 const MOST_CORES: i64 = 1_024;
-/// The longest recording that is believed, in seconds.
+/// The longest plausible recording, in seconds.
 const LONGEST_S: i64 = 24 * 3600;
-/// Stands for the frames of a stack between its two ends.
+/// Stands for the frames between a stack's two ends.
 const CUT: &str = "[frames cut]";
-/// Stack of samples over the limit.
+/// The stack of samples over the limit.
 const OVER_THE_LIMIT: &str = "[over the limit]";
 
 /// Applies the limits to the profiles of a window.
@@ -78,7 +78,7 @@ pub(super) fn apply(
             MAX_BYTES
         };
         let limit = limit.saturating_mul(match profile.profile_type.0.as_str() {
-            // The whole of it was found possible.
+            // The whole profile was plausible.
             ProfileType::CPU => LONGEST_S,
             _ => i64::from(window.length_s.max(1)),
         });
@@ -119,19 +119,19 @@ pub(super) fn apply(
         count(&mut outcome.changed, "max_exemplars_per_profile", profile.exemplars_cut);
         profile.keep_used();
     }
-    // A profile without samples says that nothing was going on, which is not what this one said.
+    // A profile without samples would say that the process was idle, which this one did not.
     let mut emptied = emptied.into_iter();
     window.profiles.retain(|_| !emptied.next().unwrap_or(false));
 }
 
-/// True when there are two profiles of one type.
+/// True if there are two profiles of one type.
 fn has_twins(profiles: &[Profile]) -> bool {
     let mut types: Vec<&str> = profiles.iter().map(|profile| profile.profile_type.0.as_str()).collect();
     types.sort_unstable();
     types.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// The CPU time that a profile claims and the time it lasted, both in seconds, when no machine has so many CPUs.
+/// The CPU time that a profile claims and its duration, both in seconds, if no machine has that many CPUs.
 fn impossible_cpu(profile: &Profile, window_s: u32) -> Option<(i64, i64)> {
     const NS: i64 = 1_000_000_000;
     if profile.profile_type.0 != ProfileType::CPU {
@@ -143,7 +143,7 @@ fn impossible_cpu(profile: &Profile, window_s: u32) -> Option<(i64, i64)> {
     (total > most).then_some((total / NS, length_s))
 }
 
-/// Makes label sets that became equal one.
+/// Merges label sets that became equal.
 fn merge_label_sets(profile: &mut Profile) {
     let mut merged: Vec<LabelSet> = Vec::with_capacity(profile.label_sets.len());
     let mut known: HashMap<LabelSet, u32> = HashMap::new();
@@ -166,7 +166,7 @@ fn merge_label_sets(profile: &mut Profile) {
     }
 }
 
-/// Cuts the middle out of stacks that are too deep. Says how many samples have such a stack.
+/// Removes the middle of stacks that are too deep. Returns how many samples have such a stack.
 fn cut_stacks(profile: &mut Profile, depth: usize) -> u64 {
     let depth = depth.max(3);
     if profile.stacks.iter().all(|stack| stack.len() <= depth) {
@@ -188,7 +188,7 @@ fn cut_stacks(profile: &mut Profile, depth: usize) -> u64 {
             if stack.len() <= depth {
                 return false;
             }
-            // Leaf first: what follows the mark are the outermost, which say what the samples worked for.
+            // Leaf first: what follows the marker are the outermost frames, which show what the samples worked for.
             stack.splice(inner..stack.len() - outer, [mark]);
             true
         })
@@ -202,7 +202,7 @@ fn cut_stacks(profile: &mut Profile, depth: usize) -> u64 {
         .count() as u64
 }
 
-/// Keeps the largest samples; the others become one sample per label set. Says how many were folded.
+/// Keeps the largest samples; the others become one sample per label set. Returns how many were folded.
 fn fold_samples(profile: &mut Profile, limit: usize) -> u64 {
     if profile.samples.len() <= limit {
         return 0;

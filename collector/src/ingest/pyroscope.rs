@@ -1,18 +1,19 @@
-//! `POST /ingest` (also `/pyroscope/ingest`), as Pyroscope's older clients send profiles, on the OTLP/HTTP port.
+//! `POST /ingest` (also `/pyroscope/ingest`), the endpoint of Pyroscope's older clients, on the OTLP/HTTP port.
 //!
-//! Spoken: the parameters `name`, `from`, `until`, `sampleRate`, `units`, `format`; the formats pprof, folded (`groups`,
-//! also when none is named), `lines`, speedscope and JFR (what Java agents send), as the body itself or as the field `profile`
-//! or `jfr` of a form; and `sample_type_config`, which chooses and names the types of a pprof file. Every other format answers
-//! 415 by its name.
+//! Supported: the parameters `name`, `from`, `until`, `sampleRate`, `units`, `format`; the formats pprof, folded
+//! (`groups`, also the default), `lines`, speedscope and JFR (sent by Java agents), as the body itself or as the field
+//! `profile` or `jfr` of a form; and `sample_type_config`, which selects and names the types of a pprof file. Every
+//! other format is answered 415 by name.
 //!
 //! Guarantees: those of [`crate::ingest`].
 //!
-//! Types that a client declares cumulative are stored as what they grew since its last push; the first only sets the base.
+//! Types that a client declares cumulative are stored as their increase since its last push; the first push only sets
+//! the base.
 //!
-//! Wrong on purpose: `aggregationType` is not needed, because the type of a profile says whether it is a sum; cumulative
-//! types of a client that names no instance are left out and counted, because two processes could not be told apart;
-//! `prev_profile` is refused; and labels that a Java program sets while it runs (the field `labels`) are left out and counted:
-//! its samples count without them.
+//! Wrong on purpose: `aggregationType` is ignored, because a profile's type already says whether it is a sum;
+//! cumulative types of a client without an instance are dropped and counted, because two processes could not be
+//! distinguished; `prev_profile` is refused; and labels set by a Java program at run time (the field `labels`) are
+//! dropped and counted: its samples count without them.
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
@@ -37,12 +38,12 @@ use super::{
 };
 use crate::cumulative::Looking;
 
-/// Formats that are read here, by the words that clients use.
+/// Formats accepted here, by the clients' names.
 const ACCEPTED: &str = "pprof, folded (groups), lines, speedscope, jfr";
-/// Most fields of a form.
+/// The most fields of a form.
 const MAX_FIELDS: usize = 16;
 
-/// Takes one profile.
+/// Accepts one profile.
 pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response<Body> {
     let asked = Asked::parse(&request);
     let taken = match asked {
@@ -58,10 +59,10 @@ pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request<B
     }
 }
 
-/// What a request asks for.
+/// The request's parameters.
 struct Asked {
     sender: Sender,
-    /// `None` when a form's fields decide.
+    /// `None` if a form's fields decide.
     format: Option<Format>,
     kind: Option<String>,
     rate_hz: Option<u32>,
@@ -91,7 +92,7 @@ impl Asked {
         Ok(Asked {
             sender,
             format: format_of(&parameters, request.headers(), boundary.is_some())?,
-            // The end of the name is more exact: `samples` of `app.wall` are of wall time.
+            // The suffix of the name is more precise: `samples` of `app.wall` are wall time.
             kind: name.kind.or(units),
             rate_hz: upload::rate(&parameters, "sampleRate")?,
             boundary,
@@ -174,7 +175,7 @@ impl Asked {
         Ok(self.sender.place(read, received_unix_ns))
     }
 
-    /// Some clients send samples only, and say beside the file how many there are in a second.
+    /// Some clients send only samples, and state the rate separately.
     fn samples_as_time(&self, profiles: &mut [Profile], kind: Option<&str>) {
         let is_samples = |profile: &Profile| {
             let [_, sample_type, unit, ..] = profile.profile_type.parts();
@@ -197,7 +198,7 @@ impl Asked {
 
 fn sender_of(name: &AppName) -> Sender {
     let labels = name.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    // The name is the service unless a label says another one.
+    // The name is the service unless a label says otherwise.
     let labels: Vec<(&str, &str)> = labels
         .filter(|(key, _)| !matches!(*key, "app" | "job"))
         .chain([("app", name.application.as_str())])
@@ -239,7 +240,7 @@ fn boundary_of(headers: &HeaderMap) -> Result<Option<String>, Rejection> {
         .map_err(|error| Rejection::Profile(format!("cannot read the form: {error}")))
 }
 
-/// What a type of a pprof file is, in the words of a client.
+/// A type of a pprof file, as a client describes it.
 #[derive(Debug, Deserialize)]
 struct TypeConfig {
     #[serde(default, rename = "display-name")]
@@ -253,7 +254,7 @@ struct Form {
     profile: Bytes,
     /// The profile was the field `jfr`.
     is_jfr: bool,
-    /// There are labels beside it.
+    /// There are labels in a separate field.
     labels: bool,
     types: Option<HashMap<String, TypeConfig>>,
 }
@@ -303,8 +304,8 @@ impl Form {
     }
 }
 
-/// Tells the pushes of one process apart: mutex and block profiles come one by one, with types of the same names. Empty
-/// when nothing is cumulative.
+/// Distinguishes the pushes of one process: mutex and block profiles arrive separately, with types of the same names.
+/// Empty if nothing is cumulative.
 fn cumulative_types(types: &HashMap<String, TypeConfig>) -> String {
     let cumulative = types.iter().filter(|(_, config)| config.cumulative);
     let mut names: Vec<String> = cumulative
@@ -314,7 +315,7 @@ fn cumulative_types(types: &HashMap<String, TypeConfig>) -> String {
     names.join(",")
 }
 
-/// Keeps the types that the client names, under the names it shows them by, and says which of them are cumulative. When it
+/// Keeps the types that the client names, under its display names, and returns which of them are cumulative. If it
 /// names none of them, all are kept.
 fn choose_types(profiles: &mut Vec<Profile>, types: &HashMap<String, TypeConfig>) -> Vec<ProfileType> {
     let config_of = |profile: &Profile| types.get(profile.profile_type.parts()[1]);

@@ -1,7 +1,7 @@
-//! Unary gRPC methods that take their message as bytes: for requests whose layout is found out from the bytes, and for
-//! those that come over other protocols as well.
+//! Unary gRPC methods that receive their message as bytes: for requests whose layout is detected from the bytes, and
+//! for those that also arrive over other protocols.
 //!
-//! Guarantees: what is decompressed stays below `max_request_mb`; what the transport refuses is said in the words of
+//! Guarantees: the decompressed size stays below `max_request_mb`; the transport's refusals are reported as in
 //! [`super::rejection`], by the guard that all gRPC services share.
 
 use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
@@ -49,7 +49,7 @@ struct Method<C, F> {
     answer: PhantomData<fn() -> F>,
 }
 
-/// What a call may answer: a message, or one with metadata.
+/// What a call may return: a message, or one with metadata.
 pub(super) trait Answer {
     fn into_response(self) -> tonic::Response<Bytes>;
 }

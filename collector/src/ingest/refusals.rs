@@ -1,8 +1,8 @@
-//! Metrics that were left out, for the log and the status page: which service sent what, why it was left out, what to do.
+//! Metrics that were dropped, for the log and the status page: which service sent what, why it was dropped, what to do.
 //!
-//! Guarantees: at most [`MOST_ROWS`] rows, divided among those who send ([`super::shares`]), so that nobody's made-up metrics
-//! push another's rows out; points without a row are counted as `other`. A row is logged when it appears and then at most once
-//! an hour, so that a sender that goes on does not fill the log.
+//! Guarantees: at most [`MOST_ROWS`] rows, divided among the senders ([`super::shares`]), so that nobody's made-up
+//! metrics push out another's rows; points without a row are counted as `other`. A row is logged when it appears and
+//! then at most once an hour, so that a persistent sender does not fill the log.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +16,7 @@ use super::{
     shares::{Holder, Shares},
 };
 
-/// Rows that are kept.
+/// The most rows kept.
 const MOST_ROWS: usize = 200;
 /// How often a row is logged, in milliseconds.
 const LOG_EVERY_MS: i64 = 3_600_000;
@@ -45,7 +45,7 @@ struct Rows {
     other: Seen,
 }
 
-/// The rows; a clone shows the same ones.
+/// The rows; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusals(Arc<Mutex<Rows>>);
 
@@ -60,7 +60,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Adds what a request left out.
+    /// Adds what a request lost.
     pub(super) fn add(&self, sender: SenderKey, rejected: &[Rejected], now_unix_ms: i64) {
         if rejected.is_empty() {
             return;
@@ -96,7 +96,7 @@ impl Refusals {
             if now_unix_ms.saturating_sub(seen.logged_unix_ms) >= LOG_EVERY_MS {
                 seen.logged_unix_ms = now_unix_ms;
                 let (service, metric, shape, reason) = (&one.service, &one.what, one.shape, one.reason);
-                // Every SDK sends other metrics too; that is no fault of anybody.
+                // Every SDK also sends other metrics; that is nobody's mistake.
                 if reason == "unknown_metric" {
                     tracing::info!(service, metric, shape, reason, "metric ignored: {}", seen.remedy);
                 } else {

@@ -1,8 +1,8 @@
 //! Why a request was refused, and how each protocol says so.
 //!
 //! Guarantees: every refusal says what happened, whose fault it is and which setting to change; it is retryable exactly
-//! when sending the same bytes again can succeed, and then it carries a delay (gRPC `RetryInfo`, HTTP `Retry-After`).
-//! A request that is too large is never called "exhausted": senders retry that, and it would never get smaller.
+//! when sending the same bytes again can succeed, and then includes a delay (gRPC `RetryInfo`, HTTP `Retry-After`). A
+//! request that is too large is never called "exhausted": senders retry that, and it would never shrink.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use http::StatusCode;
 use prost::Message;
 use tonic::{Code, Status};
 
-/// The longest pause asked for. Exporters of OpenTelemetry's SDKs give a request ten seconds in all, and drop it at once when
-/// they are asked to wait for longer than what is left of them.
+/// The longest pause requested. OpenTelemetry's SDK exporters give a request ten seconds in total, and drop it at once
+/// if asked to wait for longer than what is left of them.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// A refusal.
@@ -34,7 +34,7 @@ pub(crate) enum Rejection {
     Undecodable {
         /// `metrics` or `profiles`.
         what: &'static str,
-        /// What the decoder said.
+        /// The decoder's message.
         reason: String,
     },
     /// The compressed bytes cannot be read.
@@ -42,7 +42,7 @@ pub(crate) enum Rejection {
     Compression {
         /// `gzip` or `zstd`.
         encoding: &'static str,
-        /// What the decompressor said.
+        /// The decompressor's message.
         reason: String,
     },
     /// More bytes than allowed.
@@ -50,7 +50,7 @@ pub(crate) enum Rejection {
         "the request has more than {limit} bytes after decompression (`max_request_mb`); send smaller batches or raise this server setting"
     )]
     TooLarge {
-        /// The setting.
+        /// The limit.
         limit: usize,
     },
     /// Small on the wire but large in memory.
@@ -59,10 +59,10 @@ pub(crate) enum Rejection {
     /// Other requests use all memory for requests.
     #[error("requests in progress use all {bytes} bytes of their memory (a multiple of `max_request_mb`); retry later")]
     NoRoom {
-        /// How much that is.
+        /// The total.
         bytes: usize,
     },
-    /// The limit of reporting processes is reached.
+    /// No more reporting processes are admitted.
     #[error("too many reporting processes; retry later: {0}")]
     NoPlace(String),
     /// Unsupported content type.
@@ -81,13 +81,13 @@ pub(crate) enum Rejection {
     Format {
         /// What was sent.
         format: String,
-        /// What is read.
+        /// What is accepted.
         accepted: &'static str,
     },
-    /// A query parameter is missing or wrong.
+    /// A query parameter is missing or invalid.
     #[error("parameter `{name}`: {reason}")]
     Parameter {
-        /// Which.
+        /// Its name.
         name: &'static str,
         /// What is wrong with it.
         reason: String,
@@ -101,16 +101,16 @@ pub(crate) enum Rejection {
     /// The body did not arrive in time.
     #[error("the request was not complete after {seconds} s (`request_timeout_seconds`); send it again")]
     TimedOut {
-        /// The setting.
+        /// The limit.
         seconds: u64,
     },
     /// The connection was lost while the body was read.
     #[error("the request body ended early: {0}; nothing was stored")]
     BrokenBody(String),
-    /// Too many requests at once.
+    /// Too many concurrent requests.
     #[error("too many concurrent requests (`max_concurrent_requests` = {limit}); retry later")]
     Overloaded {
-        /// The setting.
+        /// The limit.
         limit: usize,
     },
     /// The store refused it.
@@ -119,7 +119,7 @@ pub(crate) enum Rejection {
 }
 
 impl Rejection {
-    /// The batch id names another signal than the address.
+    /// The batch id names another signal than the endpoint.
     pub(crate) fn wrong_signal(what: &'static str, code: u32) -> Rejection {
         Rejection::BatchId(format!(
             "`{BATCH_ID_HEADER}` names signal {code}, but this is the {what} address (1 = requests, sent as metrics; 2 = profiles)"
@@ -149,7 +149,7 @@ impl Rejection {
         }
     }
 
-    /// How long to wait before sending again; `None` when that cannot help.
+    /// How long to wait before retrying; `None` if that cannot help.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::Overloaded { .. } | Rejection::NoRoom { .. } | Rejection::TimedOut { .. } => {
@@ -187,7 +187,7 @@ impl Rejection {
         }
     }
 
-    /// As gRPC says it.
+    /// For gRPC.
     pub(crate) fn to_status(&self) -> Status {
         match self.retry_after() {
             Some(_) => Status::with_details(
@@ -199,7 +199,7 @@ impl Rejection {
         }
     }
 
-    /// As OTLP/HTTP says it: a protobuf `google.rpc.Status`.
+    /// For OTLP/HTTP: a protobuf `google.rpc.Status`.
     pub(crate) fn to_http(&self) -> http::Response<axum::body::Body> {
         self.response(self.rpc_status().encode_to_vec(), "application/x-protobuf")
     }
@@ -216,7 +216,7 @@ impl Rejection {
         self.response(status.to_string().into_bytes(), "application/json")
     }
 
-    /// As Connect and plain HTTP say it here: the name of the code and the message, in JSON.
+    /// For Connect and plain HTTP: the name of the code and the message, in JSON.
     pub(crate) fn to_connect(&self) -> http::Response<axum::body::Body> {
         let code = match self.code() {
             Code::OutOfRange => "out_of_range",
@@ -228,7 +228,7 @@ impl Rejection {
         self.response(error.to_string().into_bytes(), "application/json")
     }
 
-    /// True when a third-party profile unfolds to more than the limit.
+    /// True if a third-party profile decompresses to more than the limit.
     pub(crate) fn is_too_large(error: &FormatError) -> bool {
         matches!(
             error,

@@ -1,9 +1,9 @@
-//! Calls of other profile stores that carry pprof files under labels: Pyroscope's `Push` and Parca's `WriteRaw`. Over
-//! gRPC on both OTLP ports; over Connect (JSON or protobuf over HTTP) on the OTLP/HTTP port.
+//! Calls of other profile stores with labelled pprof files: Pyroscope's `Push` and Parca's `WriteRaw`. Over gRPC on
+//! both OTLP ports; over Connect (JSON or protobuf over HTTP) on the OTLP/HTTP port.
 //!
-//! Guarantees: those of [`crate::ingest`]. A call of which nothing could be kept is an error that says why; what was left
-//! out of one that was kept is said in JSON as uploads say it, and in the header `emberline-left-out` in every form, because
-//! the messages of these protocols are empty.
+//! Guarantees: those of [`crate::ingest`]. A call whose data was dropped completely is an error that says why; what was
+//! dropped from an accepted one is reported in JSON as for uploads, and in the header `emberline-left-out` in every
+//! encoding, because the messages of these protocols are empty.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ use super::{
     sender::SenderKey,
 };
 
-/// Reads a message: its bytes, the limit for what it unfolds to, and when it was received.
+/// Decodes a message, given its bytes, the limit on its expanded size, and when it was received.
 type Read = fn(&[u8], usize, i64) -> Result<Decoded, SeriesError>;
 
-/// One method; all of them answer with an empty message, but for what was left out.
+/// One method; all of them respond with an empty message, apart from what was dropped.
 #[derive(Clone, Copy)]
 struct Method {
     path: &'static str,
@@ -56,7 +56,7 @@ pub(super) fn is_path(path: &str) -> bool {
     METHODS.iter().any(|method| method.path == path)
 }
 
-/// The methods over gRPC; the guard of the gRPC services goes around them.
+/// The methods over gRPC; the guard of the gRPC services wraps them.
 pub(super) fn grpc_routes(ingest: &Arc<Ingest>, mut router: Router) -> Router {
     for method in METHODS {
         router = router.route(method.path, method.grpc(ingest));
@@ -154,7 +154,7 @@ impl Method {
     }
 }
 
-/// An empty message, as the protocol has it, with what was not kept as it came.
+/// An empty message, as in the protocol, with what was not stored as sent.
 fn json_answer(accepted: &Accepted) -> String {
     let mut answer = serde_json::Map::new();
     for (name, list) in [

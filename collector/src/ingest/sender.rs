@@ -1,9 +1,9 @@
-//! Who sends: the address at the other end of a connection, and nothing that a request says of itself.
+//! Who sends: the address at the other end of a connection, and nothing that a request says about itself.
 //!
-//! Guarantees: what a client writes into a request never chooses its sender. Of IPv6 the network of 64 bits counts, because
-//! one machine has all addresses of it. Where no address is known, all senders are one.
+//! Guarantees: nothing that a client writes into a request can choose its sender. For IPv6 the /64 network counts,
+//! because one machine owns all addresses in it. If no address is known, all senders are one.
 //!
-//! Wrong on purpose: who sends through a gateway shares the gateway's place; services are told apart within it.
+//! Wrong on purpose: senders behind a gateway share the gateway's slot; within it, services are counted separately.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +12,7 @@ use emberline_model::host::host_of;
 use http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 
-/// A sender, as shares are counted.
+/// A sender, as counted for shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum SenderKey {
     /// Unknown origin.
@@ -38,7 +38,7 @@ impl SenderKey {
         SenderKey::Address(host_of(address))
     }
 
-    /// The machine, or the network of IPv6; none where nobody said it, and of this server itself.
+    /// The machine, or the IPv6 network; none if unknown, and for this server itself.
     pub(crate) fn address(self) -> Option<IpAddr> {
         match self {
             SenderKey::Address(address) => Some(address),
@@ -46,7 +46,7 @@ impl SenderKey {
         }
     }
 
-    /// Reads what [`std::fmt::Display`] wrote.
+    /// Parses the output of [`std::fmt::Display`].
     pub(crate) fn parse(text: &str) -> SenderKey {
         match text {
             "scraper" => SenderKey::Scraper,

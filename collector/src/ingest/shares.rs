@@ -1,22 +1,23 @@
-//! A table of names that strangers choose: bounded, divided among those who fill it, and forgetful.
+//! A table of names chosen by strangers: bounded, divided among those who fill it, and forgetful.
 //!
-//! Every entry is held by a sender, and within it by a group (a service, a release). While there is room everybody gets it.
-//! When the table is full:
+//! Every entry is held by a sender, and within it by a group (a service, a release). While there is room, everyone gets
+//! it. When the table is full:
 //!
-//! - A sender that holds less than its share (the size over the number of senders) takes a place from one that holds more;
-//!   one that has its share is refused. Within a sender the same holds for its groups.
-//! - Entries that were seen in one window only go first, those of the sender with the most of them; then the ones unused
-//!   for longest. What has lasted two windows is not pushed out by what has not, unless its holder has more than its share.
-//! - What nobody used for an hour makes room, after one window already after ten minutes.
+//! - A sender that holds less than its share (the size divided by the number of senders) takes a slot from one that
+//!   holds more; one that has its share is refused. The same applies to groups within a sender.
+//! - Entries seen in only one window are evicted first, those of the sender with the most of them; then the longest
+//!   unused. An entry that has lasted two windows is not evicted for one that has not, unless its holder is above its
+//!   share.
+//! - Entries unused for an hour make room; those seen in only one window, after ten minutes.
 //!
-//! Guarantees, held by property tests: the size is bounded; a sender with less than its share is never refused, and loses
-//! nothing to others, whatever these do; the same calls give the same table. A place changes hands only from more to less, so
-//! nothing is pushed to and fro, and made-up names are admitted so many times and not more.
+//! Guarantees, held by property tests: the size is bounded; a sender below its share is never refused, and loses
+//! nothing to others, whatever they do; the same calls give the same table. A slot changes hands only from more to
+//! less, so nothing is pushed to and fro, and the number of made-up names admitted is limited.
 //!
-//! Wrong on purpose: a share is small when there are very many senders; who has many addresses has many shares.
+//! Wrong on purpose: a share is small if there are very many senders; a sender with many addresses has many shares.
 //!
-//! One file because the table and its order of eviction are one structure, whose parts are only right together. More than a third of it
-//! is the property tests that hold that.
+//! One file because the table and its order of eviction are one structure, whose parts are only right together. More
+//! than a third of it is the property tests that verify this.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,17 +26,17 @@ use std::{
 
 use super::sender::SenderKey;
 
-/// An entry that is used so long after it was first seen has lasted, in seconds: its sender has come with another window.
+/// An entry used this long after it was first seen has lasted, in seconds: its sender has returned with another window.
 const LASTED_AFTER_S: i64 = 10;
-/// An entry that lasted and was not used for so long makes room, in seconds.
+/// An entry that lasted makes room after being unused for this long, in seconds.
 const IDLE_S: i64 = 3_600;
 /// The same for one that did not last.
 const IDLE_YOUNG_S: i64 = 600;
 /// Full tables are swept at most this often, in seconds.
 const SWEEP_EVERY_S: i64 = 30;
-/// How exact the time of the last use is, in seconds.
+/// Precision of the last use, in seconds.
 const EXACT_S: i64 = 5;
-/// An entry that its holder did not use for so long goes over to another sender that uses it, in seconds.
+/// An entry that its holder did not use for this long passes to another sender that uses it, in seconds.
 const HANDOVER_S: i64 = 60;
 
 /// Who holds an entry.
@@ -46,7 +47,7 @@ pub(crate) struct Holder {
     pub(crate) group: u64,
 }
 
-/// An entry and who holds it, to be kept across restarts.
+/// An entry and its holder, to be kept across restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lasting<'t, K> {
     pub(crate) key: &'t K,
@@ -89,12 +90,12 @@ struct Held<K> {
     groups: BTreeMap<u64, Group<K>>,
 }
 
-/// What came of a name.
+/// The result for a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admission<K> {
     /// It is in the table.
     pub(crate) admitted: bool,
-    /// Names that are in it no longer.
+    /// Names evicted.
     pub(crate) gone: Vec<K>,
 }
 
@@ -103,11 +104,11 @@ pub(crate) struct Admission<K> {
 pub(crate) struct Shares<K> {
     limit: usize,
     entries: HashMap<K, Entry>,
-    /// The entries by who holds them and how long ago they were used. Made when the table is full and somebody wants a place: most
-    /// tables are small and never are, and for one entry it takes five times the entry.
+    /// The entries by holder and last use. Built when the table is full and a slot is needed: most tables are small and
+    /// never are, and it takes five times an entry's own size.
     ranks: Option<Ranks<K>>,
     swept_s: i64,
-    /// The set of lasting entries is another one since [`Shares::take_changed`].
+    /// The set of lasting entries has changed since [`Shares::take_changed`].
     changed: bool,
 }
 
@@ -122,7 +123,7 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         }
     }
 
-    /// True when the name is known or gets a place.
+    /// True if the name is known or gets a slot.
     pub(crate) fn admit(&mut self, key: &K, holder: Holder, now_s: i64) -> Admission<K> {
         self.admit_unless(key, holder, now_s, |_| false)
     }
@@ -160,7 +161,7 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         Admission { admitted: true, gone }
     }
 
-    /// Puts in what was known before a restart, if there is room.
+    /// Inserts what was known before a restart, if there is room.
     pub(crate) fn restore(&mut self, key: K, holder: Holder, now_s: i64) -> bool {
         let fits = self.entries.len() < self.limit && !self.entries.contains_key(&key);
         if fits {
@@ -175,7 +176,7 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         fits
     }
 
-    /// Takes a name out.
+    /// Removes a name.
     pub(crate) fn remove(&mut self, key: &K) -> bool {
         let Some(entry) = self.entries.remove(key) else {
             return false;
@@ -185,14 +186,14 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         true
     }
 
-    /// Takes out the entry of a sender that is worth least.
+    /// Removes a sender's least valuable entry.
     pub(crate) fn give_up(&mut self, sender: SenderKey, pinned: impl Fn(&K) -> bool) -> Option<K> {
         let key = self.ranks().get(&sender)?.least(&pinned)?;
         self.remove(&key);
         Some(key)
     }
 
-    /// Forgets what was not used for long.
+    /// Forgets entries that have been unused for long.
     pub(crate) fn sweep(&mut self, now_s: i64, pinned: impl Fn(&K) -> bool) -> Vec<K> {
         let is_idle = |entry: &Entry| {
             let idle_s = if entry.lasted { IDLE_S } else { IDLE_YOUNG_S };
@@ -225,7 +226,7 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         self.limit
     }
 
-    /// The senders that hold most, and how much.
+    /// The senders that hold the most, and how much.
     pub(crate) fn largest(&self, most: usize) -> Vec<(SenderKey, usize)> {
         let mut entries: BTreeMap<SenderKey, usize> = BTreeMap::new();
         for entry in self.entries.values() {
@@ -246,12 +247,12 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         })
     }
 
-    /// True once after the set of lasting entries became another one.
+    /// True once after the set of lasting entries changed.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// Takes note of the use of a name that is known.
+    /// Records the use of a known name.
     fn touch(&mut self, key: &K, holder: Holder, now_s: i64) -> bool {
         let Some(entry) = self.entries.get(key) else {
             return false;
@@ -266,7 +267,7 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         let goes_over = !is_held && unused_s >= HANDOVER_S;
         let after = Entry {
             holder: if goes_over { holder } else { before.holder },
-            // Only its holder keeps it in use; otherwise a stranger could keep it in the holder's share for ever.
+            // Only its holder keeps it in use; otherwise a stranger could keep it in the holder's share forever.
             last_s: if is_held || goes_over {
                 now_s.max(before.last_s)
             } else {
@@ -316,7 +317,7 @@ impl<K: Ord + Hash + Clone> Shares<K> {
         })
     }
 
-    /// Whose place a newcomer takes in a full table, if it may take one.
+    /// The entry that a newcomer replaces in a full table, if it may.
     fn victim(&mut self, newcomer: Holder, pinned: impl Fn(&K) -> bool) -> Option<K> {
         let limit = self.limit;
         let senders = self.ranks();
@@ -352,14 +353,14 @@ fn list<K: Ord + Clone>(ranks: &mut Ranks<K>, key: &K, entry: &Entry) {
 }
 
 impl<K: Ord + Clone> Held<K> {
-    /// The entry that is worth least.
+    /// The least valuable entry.
     fn least(&self, pinned: impl Fn(&K) -> bool) -> Option<K> {
         // The largest group holds no less than the mean.
         let mean = self.entries.div_ceil(self.groups.len().max(1));
         self.least_above(mean.saturating_sub(1), pinned)
     }
 
-    /// The same among groups with more than so many.
+    /// The same among groups that hold more than `share`.
     fn least_above(&self, share: usize, pinned: impl Fn(&K) -> bool) -> Option<K> {
         let above = self.groups.values().filter(|group| group.len() > share);
         let group = above.max_by_key(|group| (group.young.len(), group.len()))?;
@@ -458,7 +459,7 @@ mod tests {
         assert_eq!(anew.lasting().count(), 1);
     }
 
-    /// A call: sender, group, name, seconds since the call before.
+    /// A call: sender, group, name, seconds since the previous call.
     fn calls() -> impl Strategy<Value = Vec<(u8, u64, u32, i64)>> {
         let skewed = prop_oneof![3 => Just(0u8), 2 => 1u8..5];
         prop::collection::vec(
@@ -475,7 +476,7 @@ mod tests {
             for (sender, group, name, passed_s) in calls {
                 now_s += passed_s;
                 let by = holder(sender, group);
-                // Names of its own: a sender that uses another's name takes nothing from it.
+                // Each sender uses names of its own: using another's name takes nothing from it.
                 let key = (sender, name);
                 let before: BTreeMap<SenderKey, usize> = table.largest(usize::MAX).into_iter().collect();
                 let senders = before.len() + usize::from(!before.contains_key(&by.sender));
@@ -527,7 +528,7 @@ mod tests {
             };
             let ((mut table, first), (_, second)) = (run(), run());
             prop_assert_eq!(first, second);
-            // Those that were kept since the table was full are those that would be made now.
+            // The ranks kept since the table was full equal those built now.
             let kept = table.ranks.take();
             let made = table.ranks();
             prop_assert!(kept.is_none_or(|kept| kept == *made));

@@ -1,10 +1,10 @@
-//! What a client goes on sending after its request was refused.
+//! What a client continues to send after its request was refused.
 //!
-//! Guarantee: the reason of a refusal reaches clients that read the answer only when they have sent everything. A connection
-//! closed on bytes that nobody read is reset, and such a client reports a broken pipe instead (RFC 9112, section 9.6). So
-//! the rest of a refused body is read and dropped before the answer goes out, within bounds; nothing of it is kept.
+//! Guarantee: the reason for a refusal reaches even clients that read the response only after sending everything. A
+//! connection closed with unread bytes is reset, and such a client reports a broken pipe instead (RFC 9112, section
+//! 9.6). So the rest of a refused body is read and discarded before the response is sent, within limits.
 //!
-//! Wrong on purpose: who sends more than the bounds, or stalls, may still see the connection break.
+//! Wrong on purpose: a client that sends more than the limits, or stalls, may still see the connection break.
 
 use std::{
     pin::Pin,
@@ -26,13 +26,13 @@ use parking_lot::Mutex;
 
 use super::Ingest;
 
-/// Longest time for the rest of a body, and longest wait for some of it.
+/// The longest time for the rest of a body, and the longest wait for a part of it.
 const LONGEST: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Most that is read of it, in requests of the largest size that is taken.
+/// The most that is read of it, in requests of the largest size allowed.
 const MOST_REQUESTS: usize = 4;
 
-/// A body that is still there when the one who read it has dropped it.
+/// A body that survives being dropped by its reader.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Body>>);
 
@@ -53,9 +53,9 @@ impl hyper::body::Body for Shared {
     }
 }
 
-/// Reads what a refused request did not.
+/// Reads what is left of a refused request.
 pub(super) async fn read_the_rest(State(ingest): State<Arc<Ingest>>, request: Request, next: Next) -> Response {
-    // Who asks first whether to send a body has sent nothing, unless it was read.
+    // A client that first asks whether to send a body has sent nothing, unless it was read.
     let asks_first = request.headers().contains_key(header::EXPECT);
     let (parts, body) = request.into_parts();
     let shared = Shared(Arc::new(Mutex::new(body)));
@@ -72,7 +72,7 @@ pub(super) async fn read_the_rest(State(ingest): State<Arc<Ingest>>, request: Re
     response
 }
 
-/// True when the body came to an end within so many bytes.
+/// True if the body ended within this many bytes.
 async fn drop_all(mut body: Shared, most: usize) -> bool {
     let mut read = 0;
     loop {

@@ -1,8 +1,8 @@
-//! Traces and logs, which are not taken: SDKs send them to the same address unless told otherwise, and would log an error
-//! for each batch that is refused.
+//! Traces and logs, which are not stored: SDKs send them to the same address by default, and would log an error for
+//! every refused batch.
 //!
-//! Guarantees: a request that could be read is answered OK with a partial success that says how many items were not kept
-//! and why; bytes that are no such request are refused like everywhere else. Nothing of it is stored.
+//! Guarantees: a valid request is answered OK with a partial success that says how many items were not stored and why;
+//! invalid bytes are refused as everywhere else. Nothing is stored.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::{Ingest, rejection::Rejection};
 
-/// A signal that is not taken.
+/// A signal that is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Untaken {
     Traces,
@@ -33,7 +33,7 @@ impl Untaken {
         }
     }
 
-    /// Its address over HTTP.
+    /// Its HTTP path.
     pub(super) fn path(self) -> &'static str {
         match self {
             Untaken::Traces => "/v1/traces",
@@ -41,7 +41,7 @@ impl Untaken {
         }
     }
 
-    /// Its method over gRPC.
+    /// Its gRPC method.
     pub(super) fn method(self) -> &'static str {
         match self {
             Untaken::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -57,7 +57,7 @@ impl Untaken {
         format!("{name} are not supported yet and were not stored; set `{variable}=none` to stop sending them")
     }
 
-    /// The answer in protobuf; the messages of all signals have one shape.
+    /// The response in protobuf; the messages of all signals have the same shape.
     pub(super) fn protobuf(self, items: u64) -> Vec<u8> {
         let rejected_data_points = i64::try_from(items).unwrap_or(i64::MAX);
         let partial_success = (items > 0).then(|| ExportMetricsPartialSuccess {
@@ -82,7 +82,7 @@ impl Untaken {
         answer.to_string().into_bytes()
     }
 
-    /// Counts what a request holds.
+    /// Counts the items of a request.
     pub(super) fn count(self, ingest: &Ingest, message: &[u8], is_json: bool) -> Result<u64, Rejection> {
         ingest.metrics.ingest_bytes(self.name(), message.len());
         let counted = if is_json {
@@ -107,7 +107,7 @@ impl Untaken {
         }
     }
 
-    /// A call over gRPC.
+    /// Handles a gRPC call.
     pub(super) async fn export(self, ingest: Arc<Ingest>, message: Bytes) -> Result<Vec<u8>, Status> {
         let items = self
             .count(&ingest, &message, false)

@@ -1,15 +1,15 @@
 //! Plain uploads of profiles, on the OTLP/HTTP port.
 //!
-//! `POST /api/ingest?service=S&version=V` takes a file as its body, in any of the formats of
-//! [`emberline_model::formats`], packed with gzip or not. Further parameters: `namespace`, `instance`, `route`; `format` where
-//! finding it out is not wanted; `kind` and `sample_rate` for numbers without a unit; `name` for the first part of the
-//! profile type; `from` and `until` (seconds since the Unix epoch, or finer) where the file's own time is not meant, or
-//! `time=received` for a recording that is filed as if it had just ended; `cumulative=alloc_space,alloc_objects` for types
-//! that count from the start of their process (which `instance` must name): what they grew since its last upload is stored,
-//! and the first upload only sets the base.
+//! `POST /api/ingest?service=S&version=V` accepts a file as its body, in any of the formats of
+//! [`emberline_model::formats`], optionally gzipped. Further parameters: `namespace`, `instance`, `route`; `format` to
+//! skip detection; `kind` and `sample_rate` for numbers without a unit; `name` for the first part of the profile type;
+//! `from` and `until` (seconds since the Unix epoch, or finer) to override the file's own time, or `time=received` for
+//! a recording that is filed as if it had just ended; `cumulative=alloc_space,alloc_objects` for types that count from
+//! the start of their process (which `instance` must name): their increase since its last upload is stored, and the
+//! first upload only sets the base.
 //!
-//! Guarantees: those of [`crate::ingest`]; the answer says in JSON what was kept and what was not; a parameter that is
-//! not known is refused, because a misspelt `version` would file a release under another name.
+//! Guarantees: those of [`crate::ingest`]; the response says in JSON what was stored and what was not; an unknown
+//! parameter is refused, because a misspelt `version` would file a release under another name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::cumulative::Looking;
 
-/// Parameters of a request; the last one of a name counts.
+/// The parameters of a request; the last one of a name counts.
 pub(super) type Parameters = BTreeMap<String, String>;
 
 const KNOWN: [&str; 13] = [
@@ -53,7 +53,7 @@ const KNOWN: [&str; 13] = [
     "cumulative",
 ];
 
-/// Takes one file.
+/// Accepts one file.
 pub(super) async fn upload(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response<Body> {
     let asked = Asked::parse(request.uri());
     let taken = match asked {
@@ -69,7 +69,7 @@ pub(super) async fn upload(State(ingest): State<Arc<Ingest>>, request: Request<B
     }
 }
 
-/// What was stored of a file: the answer to it.
+/// What was stored of a file: the response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored<'r> {
     /// Windows.
@@ -78,13 +78,13 @@ pub struct Stored<'r> {
     pub profiles: u64,
     /// Samples.
     pub samples: u64,
-    /// What was not kept.
+    /// What was dropped.
     pub left_out: Vec<Told<'r>>,
-    /// What was kept otherwise than it was sent.
+    /// What was changed.
     pub changed: Vec<Told<'r>>,
 }
 
-/// The answer to what was kept.
+/// The response for what was stored.
 pub(super) fn kept(accepted: &Accepted) -> Response<Body> {
     let stored = Stored {
         windows: accepted.windows as u64,
@@ -93,7 +93,7 @@ pub(super) fn kept(accepted: &Accepted) -> Response<Body> {
         left_out: left_out::told(&accepted.outcome.rejected),
         changed: left_out::told(&accepted.outcome.changed),
     };
-    // Text and numbers: there is nothing in it that JSON cannot say.
+    // Text and numbers: JSON can represent all of it.
     let mut response = Response::new(Body::from(serde_json::to_vec(&stored).unwrap_or_default()));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -101,7 +101,7 @@ pub(super) fn kept(accepted: &Accepted) -> Response<Body> {
     response
 }
 
-/// Reads the query of an address.
+/// Parses a URL's query.
 pub(super) fn parameters(uri: &Uri) -> Result<Parameters, Rejection> {
     let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| Rejection::Parameter {
         name: "query",
@@ -110,7 +110,7 @@ pub(super) fn parameters(uri: &Uri) -> Result<Parameters, Rejection> {
     Ok(parsed.0.into_iter().collect())
 }
 
-/// A number of samples per second.
+/// Parses a sampling rate in samples per second.
 pub(super) fn rate(parameters: &Parameters, name: &'static str) -> Result<Option<u32>, Rejection> {
     let Some(text) = parameters.get(name) else {
         return Ok(None);
@@ -122,7 +122,7 @@ pub(super) fn rate(parameters: &Parameters, name: &'static str) -> Result<Option
     })
 }
 
-/// From and until, when given: seconds since the Unix epoch, or milli-, micro- or nanoseconds.
+/// From and until, if given: seconds since the Unix epoch, or milli-, micro- or nanoseconds.
 pub(super) fn times(parameters: &Parameters) -> Result<Times, Rejection> {
     let instant = |name: &'static str| -> Result<Option<i64>, Rejection> {
         let Some(text) = parameters.get(name) else {
@@ -133,7 +133,7 @@ pub(super) fn times(parameters: &Parameters) -> Result<Times, Rejection> {
             reason: format!("`{}` is not a Unix timestamp", shortened(text)),
         };
         let number: i64 = text.parse().map_err(|_| wrong())?;
-        // The sizes tell the units apart from 1973 to 5138.
+        // From 1973 to 5138 the magnitude determines the unit.
         let factor = match number {
             0..100_000_000_000 => 1_000_000_000,
             100_000_000_000..100_000_000_000_000 => 1_000_000,
@@ -164,7 +164,7 @@ pub(super) fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// The format of a name, or a refusal that lists those that are read.
+/// The format with this name, or a refusal that lists the supported ones.
 pub(super) fn format_of(name: &str) -> Result<Format, Rejection> {
     Format::of_name(name).ok_or_else(|| Rejection::Format {
         format: shortened(name),
@@ -172,7 +172,7 @@ pub(super) fn format_of(name: &str) -> Result<Format, Rejection> {
     })
 }
 
-/// What a request asks for.
+/// The request's parameters.
 struct Asked {
     sender: Sender,
     format: Option<Format>,

@@ -1,6 +1,6 @@
-//! Alerts as Alertmanager's API v2 takes them: `POST /api/v2/alerts`, a JSON array.
+//! Alerts in the format of Alertmanager's API v2: `POST /api/v2/alerts`, a JSON array.
 //!
-//! Labels are an alert's identity there, so they hold only what the alert is about, and never a number that moves.
+//! There, an alert's labels are its identity, so they contain only its subject, and never a number that changes.
 //!
 //! Source: github.com/prometheus/alertmanager, `api/v2/openapi.yaml` and docs/alerts_api.md.
 
@@ -36,7 +36,7 @@ struct PostableAlert<'a> {
     generator_url: String,
 }
 
-/// The message about some alerts.
+/// The message for some alerts.
 pub(super) fn body(alerts: &[(&Alert, Event)], now_ms: i64, external_url: &str) -> Vec<u8> {
     let messages: Vec<_> = alerts
         .iter()
@@ -56,7 +56,7 @@ fn message<'a>(alert: &'a Alert, event: Event, now_ms: i64, external_url: &str) 
         ("source", alert.source.as_deref().unwrap_or("")),
         ("severity", "warning"),
     ]);
-    // Alertmanager takes an empty label for a missing one.
+    // Alertmanager treats an empty label as missing.
     labels.retain(|_, value| !value.is_empty());
     let mut annotations = BTreeMap::from([("summary".to_owned(), alert.sentence.clone())]);
     if let Some(function) = &alert.function {

@@ -1,8 +1,9 @@
 //! When to send what: one task per receiver.
 //!
-//! Alertmanager forgets what it does not hear of again: all firing alerts are sent every minute, at once when something
-//! changes, and resolved ones for five minutes. A webhook hears of each alert once when it fires and once when it is
-//! resolved. What is suspected, and what is suppressed, is not sent; nor is the end of what a receiver never heard of.
+//! Alertmanager forgets alerts that are not repeated: all firing alerts are sent every minute, immediately when
+//! something changes, and resolved ones for five minutes. A webhook is notified of each alert once when it fires and
+//! once when it is resolved. Suspected and suppressed alerts are not sent; nor is the end of an alert that a receiver
+//! was never notified of.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use crate::{
 
 /// Firing alerts are repeated to Alertmanager this often.
 const REPEAT: Duration = Duration::from_secs(60);
-/// A resolved alert is told for so long, in milliseconds.
+/// A resolved alert is sent for this long, in milliseconds.
 const TELL_RESOLVED_MS: i64 = 5 * 60_000;
 /// Longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
@@ -35,7 +36,7 @@ enum Kind {
     Webhook,
 }
 
-/// Somebody to tell.
+/// A receiver of alerts.
 #[derive(Debug, Clone)]
 pub(crate) struct Receiver {
     kind: Kind,
@@ -43,7 +44,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// By what it is known across restarts; the address itself may hold a secret.
+    /// Identifies it across restarts; the address itself may contain a secret.
     pub(crate) fn key(&self) -> String {
         let kind = match self.kind {
             Kind::Alertmanager => "alertmanager",
@@ -52,7 +53,7 @@ impl Receiver {
         format!("{:016x}", id::key(kind, &[&self.target.name(), self.target.path()]))
     }
 
-    /// Reads the configured addresses, and the files of their TLS settings.
+    /// Parses the configured addresses, and reads the files of their TLS settings.
     pub(crate) fn parse_all(
         alertmanagers: (&[String], &Tls),
         webhooks: (&[String], &Tls),
@@ -87,7 +88,7 @@ pub enum InvalidReceiver {
     Tls(&'static str, TlsError),
 }
 
-/// A message and what it tells.
+/// A message and the alerts in it.
 struct Message {
     body: Vec<u8>,
     tells: Vec<(Alert, Event)>,
@@ -103,7 +104,7 @@ impl Message {
 /// The task of one receiver.
 pub(crate) struct Notifier {
     pub(crate) receiver: Receiver,
-    /// Wakes it when alerts changed.
+    /// Signals that alerts have changed.
     pub(crate) alerts: watch::Receiver<Arc<Vec<Alert>>>,
     pub(crate) book: AlertBook,
     pub(crate) clock: Arc<dyn Clock>,
@@ -114,7 +115,7 @@ pub(crate) struct Notifier {
 impl Notifier {
     /// Runs until cancelled.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        // When Alertmanager was last told everything.
+        // When everything was last sent to Alertmanager.
         let mut repeated: Option<Instant> = None;
         let mut backoff = Duration::ZERO;
         loop {
@@ -122,7 +123,7 @@ impl Notifier {
             let repeat = repeated.is_none_or(|at| at.elapsed() >= REPEAT);
             let mut failed = false;
             for message in self.due(repeat) {
-                // Whom it may have reached is known before it leaves.
+                // Recorded before sending, since it may arrive.
                 self.note(&message, Event::Firing, Told::Perhaps);
                 self.book.save().await;
                 let outcome = tokio::select! {
@@ -144,7 +145,7 @@ impl Notifier {
                 Duration::ZERO
             };
             tokio::select! {
-                // While a receiver is in trouble, news waits for the next attempt with everything else.
+                // While a receiver is failing, news waits for the next attempt with everything else.
                 changed = self.alerts.changed(), if !failed => {
                     if changed.is_err() {
                         return;
@@ -156,14 +157,14 @@ impl Notifier {
         }
     }
 
-    /// What there is to tell of an alert now, and whether it is news.
+    /// What to send about an alert now, and whether it is news.
     fn event(&self, key: &str, entry: &Entry) -> Option<(Event, bool)> {
         let told = entry.told.get(key);
         if entry.is_open() {
             let knows = told.is_some_and(|m| m.told == Told::Firing && m.started_ms == entry.alert.started_ms);
             return Some((Event::Firing, !knows));
         }
-        // Nobody needs to hear of the end of what it never heard of.
+        // A receiver that was never notified does not need the end.
         let told = told?;
         if told.told != Told::Resolved {
             return Some((Event::Resolved, true));
@@ -172,7 +173,7 @@ impl Notifier {
         (self.receiver.kind == Kind::Alertmanager && again).then_some((Event::Resolved, false))
     }
 
-    /// Messages to send now; `repeat` when it is time to say again what is no news.
+    /// Messages to send now; `repeat` if it is time to send unchanged alerts again.
     fn due(&self, repeat: bool) -> Vec<Message> {
         let now_ms = self.clock.now_unix_ms();
         let key = self.receiver.key();
@@ -205,15 +206,15 @@ impl Notifier {
         }
     }
 
-    /// Notes what a message tells the receiver of alerts with an event. What it knows already is not taken back, and the end
-    /// of an alert is told again for some time after it was told first.
+    /// Records that the receiver was notified of a message's alerts with this event. What it already knows is not taken
+    /// back; the end of an alert is sent repeatedly for some time.
     fn note(&self, message: &Message, event: Event, told: Told) {
         let alerts = message.told_of(event);
         self.book
             .note(&self.receiver.key(), &alerts, told, self.clock.now_unix_ms());
     }
 
-    /// Counts an attempt. False when it is to be repeated.
+    /// Counts an attempt. False if it is to be repeated.
     fn is_done(&self, outcome: &Outcome) -> bool {
         let receiver = self.receiver.target.name();
         let counted = match outcome {

@@ -1,6 +1,6 @@
-//! What receivers are told of an alert: that it fires, and that it is over.
+//! What receivers are notified of: an alert fires, or it is resolved.
 
-/// What is told of an alert.
+/// An event in an alert's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     Firing,

@@ -1,7 +1,7 @@
-//! One POST of JSON to a receiver of alerts.
+//! One POST of JSON to an alert receiver.
 //!
-//! Guarantees: an attempt ends after [`LIMIT`]; a bounded part of the reply is read; redirects are not followed. The outcome says
-//! whether trying again can help. A wrong certificate is mended without a restart, so it is tried again.
+//! Guarantees: an attempt ends after [`LIMIT`]; a bounded part of the response is read; redirects are not followed. The
+//! outcome says whether retrying can help. An invalid certificate can be fixed without a restart, so it is retried.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ pub(super) enum Outcome {
     Delivered,
     /// A retry can help.
     Retry(String),
-    /// It cannot.
+    /// Retrying cannot help.
     Refused(String),
 }
 
 impl Target {
-    /// Reads an address.
+    /// Parses an address.
     pub(super) fn parse(url: &str, client: &Client) -> Result<Target, InvalidAddress> {
         Ok(Target {
             address: Address::parse(url)?,
@@ -39,7 +39,7 @@ impl Target {
         })
     }
 
-    /// The same host with a path appended, unless it ends with it already.
+    /// The same host with a path appended, unless it already ends with it.
     pub(super) fn with_path(mut self, path: &str) -> Target {
         self.address = self.address.below(path);
         self
@@ -50,7 +50,7 @@ impl Target {
         self.address.authority()
     }
 
-    /// Path and query; may hold a secret.
+    /// Path and query; may contain a secret.
     pub(super) fn path(&self) -> &str {
         self.address.path()
     }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat};
 
-/// `2026-11-22T04:05:06.789Z` for milliseconds since the Unix epoch; a time that has no date is the epoch.
+/// `2026-11-22T04:05:06.789Z` for milliseconds since the Unix epoch; a time out of range becomes the epoch.
 pub(crate) fn format(unix_ms: i64) -> String {
     let time = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
     time.to_rfc3339_opts(SecondsFormat::Millis, true)

@@ -9,12 +9,12 @@ use super::event::Event;
 struct Message<'a> {
     /// `firing` or `resolved`.
     event: &'static str,
-    /// Address of the comparison.
+    /// URL of the comparison.
     url: String,
     alert: &'a Alert,
 }
 
-/// The message about one alert.
+/// The message for one alert.
 pub(super) fn body(alert: &Alert, event: Event, external_url: &str) -> Vec<u8> {
     let message = Message {
         event: event.name(),

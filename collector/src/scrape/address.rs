@@ -1,6 +1,6 @@
-//! The address of a target: `host:port`. Guarantee: what was read is a host and a port, and nothing else of a URL.
+//! The address of a target: `host:port`. Guarantee: a parsed address is a host and a port, and no other part of a URL.
 
-/// Where a target is.
+/// The address of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Address {
     /// A name, or an IP address without brackets.
@@ -9,7 +9,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// As it stands in a `Host` header.
+    /// As in a `Host` header.
     pub(super) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -19,7 +19,7 @@ impl Address {
     }
 }
 
-/// Reads `host:port`; a missing port is the scheme's.
+/// Parses `host:port`; a missing port is the scheme's.
 pub(super) fn address(text: &str, port_of_scheme: u16) -> Result<Address, String> {
     let wrong = || format!("`{text}` is not a target address: use, for example, `10.0.0.1:6060`");
     let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;

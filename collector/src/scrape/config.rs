@@ -1,4 +1,4 @@
-//! The scrape configuration (YAML), in the words of Prometheus; the section `scrape` of the server's file.
+//! The scrape configuration (YAML), in Prometheus syntax; the section `scrape` of the server's file.
 //!
 //! ```yaml
 //! global: {scrape_interval: 15s, scrape_timeout: 10s}
@@ -28,13 +28,13 @@
 //! ```
 //!
 //! Guarantees: an unknown key is an error, and every message begins with `file:line`; a configuration that loads has
-//! jobs of different names, rules that can work and profiles that fit into their interval.
+//! jobs with distinct names, valid rules and profiles that fit into their interval.
 //!
-//! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there;
-//! of `tls_config` there is no `insecure_skip_verify`; a name without `type` means A where a `port` stands beside it, and SRV
-//! otherwise, while Prometheus always means SRV.
+//! Wrong on purpose: of errors in the structure of the file only the first is reported, because the parser stops there;
+//! `tls_config` has no `insecure_skip_verify`; a name without `type` means A if there is a `port`, and SRV otherwise,
+//! while in Prometheus it always means SRV.
 //!
-//! `schema` has the keys, `resolve` what they come to.
+//! `schema` has the keys, `resolve` their meaning.
 
 mod resolve;
 mod schema;
@@ -67,7 +67,7 @@ pub enum ScrapeConfigError {
 /// A scrape configuration that was read and checked.
 #[derive(Debug, Clone)]
 pub struct ScrapeConfig {
-    /// Names of files are meant from here.
+    /// The directory that paths are relative to.
     pub(super) folder: PathBuf,
     pub(super) limits: Limits,
     pub(super) jobs: Vec<Job>,
@@ -80,7 +80,7 @@ impl ScrapeConfig {
     }
 }
 
-/// A configuration of the server, of which only this section is looked at.
+/// A server configuration, of which only this section is read.
 #[derive(Deserialize)]
 struct Whole {
     scrape: schema::File,
@@ -90,7 +90,7 @@ struct Whole {
 /// directory.
 ///
 /// # Errors
-/// When it is not YAML of this shape, or contradicts itself.
+/// When it is not YAML of this structure, or contradicts itself.
 pub fn parse(path: &Path, text: &str) -> Result<ScrapeConfig, ScrapeConfigError> {
     let read = || {
         let file = emberline_yaml::from_str(text).map_err(|problem| vec![problem])?;

@@ -1,11 +1,13 @@
-//! Which targets a job has now: written down, in files, behind names.
+//! A job's current targets: static, from files, and from DNS.
 //!
-//! Guarantees: a file that cannot be read and a name that cannot be looked up keep the targets they gave before, and
-//! are told as problems; a target that two sources give is there once; no source gives more than the limit.
+//! Guarantees: an unreadable file and a failed lookup keep their previous targets, and are reported as problems; a
+//! target from two sources exists once; no source yields more than the limit.
 //!
-//! Wrong on purpose: a change of a file is seen by its time and length; one that keeps both is missed until the next.
+//! Wrong on purpose: a changed file is recognised by its time and length; a change that keeps both goes unnoticed until
+//! the next one.
 //!
-//! One file because each source of targets keeps and tells the same things. A third of it are tests with a name server of their own.
+//! One file because each source of targets keeps and reports the same things. A third of it are tests with a name
+//! server of their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,11 +30,11 @@ use super::{
     target::{Target, Trust},
 };
 
-/// Longest look-up of a name.
+/// Longest lookup of a name.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
-/// Most files of one pattern.
+/// The most files of one pattern.
 const MAX_FILES: usize = 1_000;
-/// Most problems that are kept of one job.
+/// The most problems kept per job.
 const MAX_PROBLEMS: usize = 20;
 
 /// What was found.
@@ -42,14 +44,14 @@ pub(super) struct Found {
     pub(super) problems: Vec<String>,
 }
 
-/// What a file said when it was last read.
+/// The contents of a file when last read.
 struct ReadFile {
     stamp: (Option<SystemTime>, u64),
     groups: Vec<Group>,
     problem: Option<String>,
 }
 
-/// What a name gave when it was last looked up.
+/// The result of a name's last lookup.
 struct LookedUp {
     /// When it is looked up again.
     next: Instant,
@@ -57,13 +59,13 @@ struct LookedUp {
     problem: Option<String>,
 }
 
-/// Finds the targets of a job; remembers what files and names said.
+/// Finds the targets of a job; remembers the contents of files and the results of lookups.
 pub(super) struct Discovery {
     job: Job,
     folder: PathBuf,
     files: BTreeMap<PathBuf, ReadFile>,
     names: BTreeMap<(usize, usize), LookedUp>,
-    /// Who is asked for SRV records; `None`: whom the system names at that moment.
+    /// The servers for SRV lookups; `None` for the system's current ones.
     name_servers: Option<ResolverConfig>,
 }
 
@@ -78,14 +80,14 @@ impl Discovery {
         }
     }
 
-    /// How long what was found is good for.
+    /// How long the result remains valid.
     pub(super) fn pause(&self) -> Option<Duration> {
         let files = self.job.files.iter().map(|discovery| discovery.refresh_interval);
         let names = self.job.dns.iter().map(|discovery| discovery.refresh_interval);
         files.chain(names).min()
     }
 
-    /// Looks again where it is time to.
+    /// Refreshes the sources that are due.
     pub(super) async fn refresh(&mut self, max_targets: usize) -> Found {
         let mut found = Found::default();
         let mut groups: Vec<(Group, Trust)> = self
@@ -193,7 +195,7 @@ impl Discovery {
     }
 }
 
-/// What a name server says of a name.
+/// Looks up a name.
 async fn look_up(
     discovery: &DnsDiscovery,
     name: &str,
@@ -229,7 +231,7 @@ async fn look_up(
     }
 }
 
-/// SRV records (RFC 2782), which the system's resolver does not give.
+/// SRV records (RFC 2782), which the system's resolver does not return.
 async fn services(name: &str, name_servers: Option<&ResolverConfig>) -> Result<Vec<Address>, String> {
     let builder = match name_servers {
         Some(servers) => Ok(Resolver::builder_with_config(
@@ -239,17 +241,17 @@ async fn services(name: &str, name_servers: Option<&ResolverConfig>) -> Result<V
         None => TokioResolver::builder_tokio(),
     };
     let resolver = builder.and_then(|mut builder| {
-        // How old an answer may be is what `refresh_interval` says.
+        // `refresh_interval` determines how old an answer may be.
         builder.options_mut().cache_size = 0;
         builder.build()
     });
     let resolver = resolver.map_err(|error| error.to_string())?;
-    // Text is refused with an underscore within a label, ASCII is not.
+    // Underscores within a label are refused in UTF-8, but not in ASCII.
     let name = Name::from_ascii(name).or_else(|_| Name::from_utf8(name));
     let name = name.map_err(|error| error.to_string())?;
     let looked = resolver.srv_lookup(name).await.map_err(|error| error.to_string())?;
     let services = looked.answers().iter().filter_map(|record| match &record.data {
-        // A target without a name says that there is no such service.
+        // The root as target means that there is no such service.
         RData::SRV(service) if !service.target.is_root() => Some(Address {
             host: service.target.to_ascii().trim_end_matches('.').to_owned(),
             port: service.port,
@@ -259,7 +261,7 @@ async fn services(name: &str, name_servers: Option<&ResolverConfig>) -> Result<V
     Ok(services.collect())
 }
 
-/// The paths that a pattern means: itself, or the files of its folder that fit its `*`.
+/// The paths that match a pattern: itself, or the files in its directory that match its `*`.
 fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
     let name = pattern.file_name().unwrap_or_default().to_string_lossy();
     let Some((before, after)) = name.split_once('*') else {
@@ -279,7 +281,7 @@ fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Reads a file unless it is as it was; what cannot be read leaves what was read before.
+/// Reads a file if it has changed; an unreadable one keeps its previous contents.
 fn refresh_file(path: &Path, known: Option<ReadFile>) -> ReadFile {
     let stamp = std::fs::metadata(path).map_or((None, 0), |data| (data.modified().ok(), data.len()));
     let groups = match known {
@@ -417,8 +419,8 @@ mod tests {
         );
     }
 
-    /// Answers questions with what it is given for a name, names that it does not know with NXDOMAIN, and everything with
-    /// SERVFAIL once it is told to fail.
+    /// Answers with the given records of a name, NXDOMAIN for unknown names, and SERVFAIL for everything once told to
+    /// fail.
     async fn name_server(records: Vec<(&'static str, u16, &'static str)>) -> (ResolverConfig, Arc<AtomicBool>) {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -487,7 +489,7 @@ mod tests {
         assert!(found.problems[0].contains("_gone._tcp"), "{:?}", found.problems);
 
         fails.store(true, Ordering::SeqCst);
-        // It is time to look again.
+        // It is time to look up again.
         discovery
             .names
             .values_mut()

@@ -1,6 +1,6 @@
-//! Lengths of time as Prometheus writes them: `15s`, `1m30s`, `500ms`.
+//! Durations in Prometheus syntax: `15s`, `1m30s`, `500ms`.
 //!
-//! Guarantee: what is read is exact; units stand in falling order and each at most once, as in Prometheus.
+//! Guarantee: parsing is exact; units are in descending order and occur at most once, as in Prometheus.
 
 use std::{fmt, time::Duration};
 
@@ -16,7 +16,7 @@ const UNITS: [(&str, u64); 7] = [
     ("ms", 1),
 ];
 
-/// Reads a length of time.
+/// Parses a duration.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration: use, for example, `15s`, `1m30s` or `500ms`");
     let (mut rest, mut milliseconds, mut next_unit) = (text, 0u64, 0);
@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-/// For `deserialize_with`: a length of time from 100 ms to a day.
+/// For `deserialize_with`: a duration from 100 ms to a day.
 pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     struct Text;
     impl de::Visitor<'_> for Text {
@@ -60,7 +60,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     deserializer.deserialize_str(Text)
 }
 
-/// The same for a key that may be left out.
+/// The same for an optional key.
 pub(super) fn read_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     #[derive(Deserialize)]
     struct Read(#[serde(deserialize_with = "read")] Duration);
@@ -104,7 +104,7 @@ mod tests {
         #[test]
         fn text_of_any_kind_is_read_or_refused(text in "([0-9]{0,21}(y|w|d|h|m|s|ms|\\PC)){0,4}") {
             if let Ok(read) = parse(&text) {
-                // Milliseconds are the finest there is, and say the same.
+                // Milliseconds are the smallest unit, and can express the same.
                 proptest::prop_assert_eq!(parse(&format!("{}ms", read.as_millis())), Ok(read));
             }
         }

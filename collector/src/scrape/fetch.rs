@@ -1,9 +1,9 @@
 //! One GET of a profile.
 //!
-//! Guarantees: an attempt ends after its limit, whatever the target does; no more than the limit of bytes is read;
-//! redirects are not followed. The address that is connected to is checked, not the name: link-local addresses (where
-//! clouds keep credentials), unspecified and multicast ones are never connected to, and this machine only when the
-//! operator wrote its address or `localhost`, so that no name server can lead a scrape there.
+//! Guarantees: an attempt ends after its limit, whatever the target does; no more bytes than the limit are read;
+//! redirects are not followed. The actual address is checked, not the name: link-local addresses (where clouds keep
+//! credentials), unspecified and multicast ones are never connected to, and this machine only if the operator
+//! configured its address or `localhost`, so that no name server can lead a scrape there.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -44,14 +44,14 @@ impl From<Error> for FetchError {
     }
 }
 
-/// What bounds an attempt.
+/// The limits of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<'a> {
-    /// Longest attempt, from the look-up of the name to the last byte.
+    /// Longest attempt, from the lookup of the name to the last byte.
     pub(super) time: Duration,
-    /// Most bytes.
+    /// The most bytes.
     pub(super) bytes: usize,
-    /// Answers that are read at the same time.
+    /// Limits the responses read at the same time.
     pub(super) reads: &'a Semaphore,
 }
 
@@ -71,7 +71,7 @@ impl Fetcher {
         path: &str,
         bounds: Bounds<'_>,
     ) -> Result<Bytes, FetchError> {
-        // The turn below may take its time.
+        // Waiting for the turn below may take long.
         match tokio::time::timeout(bounds.time, self.attempt(address, trust, path, bounds)).await {
             Ok(fetched) => fetched,
             Err(_) => Err(FetchError::TimedOut(bounds.time)),
@@ -103,7 +103,7 @@ impl Fetcher {
         if status.is_redirection() {
             return Err(FetchError::Redirect(status));
         }
-        // Waiting for the head takes a socket only; from here on it takes memory.
+        // Waiting for the head takes only a socket; from here on it takes memory.
         let _turn = bounds.reads.acquire().await.expect("the semaphore is never closed");
         if status != StatusCode::OK {
             let words = reply.words().await;
@@ -122,7 +122,7 @@ impl Fetcher {
 /// Why an address must not be connected to.
 fn forbidden(ip: IpAddr, may_be_here: bool) -> Option<&'static str> {
     let ip = ip.to_canonical();
-    // A gateway reaches the old address behind it.
+    // A gateway reaches the embedded address.
     if let Some(inner) = embedded(ip) {
         return forbidden(IpAddr::V4(inner), false);
     }
@@ -143,14 +143,14 @@ fn forbidden(ip: IpAddr, may_be_here: bool) -> Option<&'static str> {
     }
 }
 
-/// Where machines of AWS and Google Cloud read their credentials over IPv6.
+/// Where AWS and Google Cloud machines read their credentials over IPv6.
 const METADATA: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
 
-/// The address of IPv4 that one of IPv6 stands for: behind NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), or compatible in the
-/// old way (RFC 4291, section 2.5.5.1).
+/// The IPv4 address embedded in an IPv6 address: NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), or IPv4-compatible (RFC
+/// 4291, section 2.5.5.1).
 fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(ip) = ip else { return None };
     let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
@@ -209,7 +209,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
-            // Closed at once, which is an answer that cannot be read.
+            // Closed at once, which is an unreadable response.
             while listener.accept().await.is_ok() {}
         });
         let fetcher = Fetcher {
@@ -235,7 +235,7 @@ mod tests {
             let error = get(host, trust).await;
             assert!(matches!(error, FetchError::Exchange(Error::Forbidden(..))), "{error}");
         }
-        // Numbers that the system's resolver takes for an address are checked after it did.
+        // Numbers that the system's resolver accepts as an address are checked afterwards.
         let error = get("2130706433", Trust::Written).await;
         assert!(
             matches!(error, FetchError::Exchange(Error::Forbidden(..) | Error::Lookup(..))),

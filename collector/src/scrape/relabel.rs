@@ -1,9 +1,9 @@
-//! Relabelling, as in Prometheus: rules that change the labels of a target before it is scraped, or leave it out.
+//! Relabelling, as in Prometheus: rules that change the labels of a target before it is scraped, or drop it.
 //!
-//! Guarantees: regular expressions are anchored at both ends and bounded in size; a rule that cannot work is found when
-//! the configuration is read; `hashmod` answers what Prometheus answers, so that shards agree.
+//! Guarantees: regular expressions are anchored at both ends and bounded in size; an invalid rule is reported when the
+//! configuration is read; `hashmod` gives the same result as in Prometheus, so that shards agree.
 //!
-//! Wrong on purpose: `keepequal` and `dropequal` are not there.
+//! Wrong on purpose: `keepequal` and `dropequal` are not supported.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 /// Labels of a target, by name.
 pub(super) type Labels = BTreeMap<String, String>;
 
-/// Most bytes that a compiled expression may take.
+/// The most bytes of a compiled expression.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
 /// What a rule does.
@@ -80,7 +80,7 @@ fn compile(text: &str) -> Result<Regex, regex::Error> {
 
 fn anchored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Regex, D::Error> {
     let text = String::deserialize(deserializer)?;
-    // The message of the crate has several lines; the last one says what is wrong.
+    // The crate's message has several lines; the last one says what is wrong.
     compile(&text).map_err(|error| {
         let said = error.to_string();
         let reason = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
@@ -104,7 +104,7 @@ impl Rule {
         None
     }
 
-    /// Changes labels; false leaves the target out.
+    /// Changes labels; false drops the target.
     fn apply(&self, labels: &mut Labels) -> bool {
         let source = self.source(labels);
         match self.action {
@@ -165,7 +165,7 @@ fn set(labels: &mut Labels, name: String, value: String) {
     }
 }
 
-/// Applies rules in order; `None` when one of them leaves the target out.
+/// Applies rules in order; `None` if one of them drops the target.
 pub(super) fn relabel(mut labels: Labels, rules: &[Rule]) -> Option<Labels> {
     rules.iter().all(|rule| rule.apply(&mut labels)).then_some(labels)
 }

@@ -1,7 +1,7 @@
-//! A target: an address with labels that say whose profiles it gives.
+//! A target: an address with labels that identify the profiled workload.
 //!
-//! Guarantees: what relabelling made of an address is checked before anything is asked of it; labels whose names begin
-//! with `__` end here; two targets are equal exactly when they ask the same address for the same labels.
+//! Guarantees: an address changed by relabelling is checked before it is contacted; labels whose names begin with `__`
+//! end here; two targets are equal exactly if they scrape the same address for the same labels.
 
 use emberline_model::formats::Sender;
 
@@ -11,16 +11,16 @@ use super::{
     relabel::{Labels, Rule, relabel},
 };
 
-/// How the address of a target came to be known.
+/// The origin of a target's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Trust {
     /// Configured by the operator.
     Written,
-    /// From a name server or a file that others may write; such an address must not lead to this machine.
+    /// From a name server or a file that others can write; such an address must not lead to this machine.
     Looked,
 }
 
-/// A target that is scraped.
+/// A target to scrape.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Target {
     pub(super) address: Address,
@@ -28,11 +28,11 @@ pub(super) struct Target {
     pub(super) trust: Trust,
 }
 
-/// Address of a target while it is relabelled.
+/// The label of a target's address during relabelling.
 const ADDRESS: &str = "__address__";
 
 impl Target {
-    /// The targets of a group after relabelling, and what is wrong with others.
+    /// The targets of a group after relabelling, and the problems of the others.
     pub(super) fn of_group(
         job: &str,
         group: &Group,
@@ -54,7 +54,7 @@ impl Target {
         })
     }
 
-    /// Whose profiles it gives.
+    /// The profiled workload.
     pub(super) fn sender(&self) -> Sender {
         let labels: Vec<(&str, &str)> = self
             .labels

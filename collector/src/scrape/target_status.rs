@@ -1,6 +1,6 @@
-//! What became of each target, for the status page and the counters.
+//! The outcome of each scrape, for the status page and the counters.
 //!
-//! Guarantee: there is one row for each profile of each target that is scraped now, and none for others.
+//! Guarantee: there is one row for each profile of each current target, and none for others.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{config::Kind, target::Target};
 
-/// Which profile of which target.
+/// A profile of a target.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Row {
     pub(super) job: String,
@@ -23,15 +23,15 @@ pub(super) struct Last {
     /// When it ended; 0 before the first.
     pub(super) at_unix_ms: i64,
     pub(super) took_ms: u64,
-    /// What went wrong, empty when nothing did.
+    /// The error; empty if there was none.
     pub(super) error: String,
-    /// Samples that were stored.
+    /// Samples stored.
     pub(super) samples: usize,
-    /// Items that were left out.
+    /// Items dropped.
     pub(super) left_out: String,
     /// Restarts of the process that its counters showed.
     pub(super) restarts: u64,
-    /// Scrapes that went wrong since the last that did not.
+    /// Failures since the last success.
     pub(super) failures: u64,
 }
 
@@ -41,7 +41,7 @@ struct Rows {
     problems: BTreeMap<String, Vec<String>>,
 }
 
-/// The rows; a clone shows the same ones.
+/// The rows; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Board(Arc<Mutex<Rows>>);
 
@@ -54,14 +54,14 @@ impl Board {
         self.0.lock().rows.remove(row);
     }
 
-    /// Changes a row, unless it was closed meanwhile.
+    /// Changes a row, unless it has been closed meanwhile.
     pub(super) fn change(&self, row: &Row, change: impl FnOnce(&mut Last)) {
         if let Some(last) = self.0.lock().rows.get_mut(row) {
             change(last);
         }
     }
 
-    /// What is wrong with how a job finds its targets. Says whether it is news.
+    /// Sets the problems of a job's discovery. Returns whether they are news.
     pub(super) fn set_problems(&self, job: &str, problems: &[String]) -> bool {
         let mut rows = self.0.lock();
         let known = rows.problems.entry(job.to_owned()).or_default();
@@ -80,7 +80,7 @@ impl Board {
         counts
     }
 
-    /// Everything, as the status page shows it.
+    /// Everything, as shown on the status page.
     pub(crate) fn json(&self) -> Value {
         let rows = self.0.lock();
         let targets: Vec<Value> = rows
@@ -107,7 +107,7 @@ impl Board {
     }
 }
 
-/// Words for the states of a target, by [`State`].
+/// Names of the states of a target, by [`State`].
 pub(super) const STATES: [&str; 3] = ["up", "down", "unknown"];
 
 #[derive(Clone, Copy)]

@@ -1,9 +1,9 @@
-//! The process that reads symbols, seen from the worker: started when there is something to read, asked, ended.
+//! The symbol reader process, as seen by the worker: started when there is something to read, queried, ended.
 //!
-//! Guarantees: at most one at a time; what it answers is bounded ([`super::wire`]); one that takes too long is killed, and
-//! whoever drops this kills it; how it ended is told apart: by the file's fault, by somebody's hand, or not started at all.
+//! Guarantees: there is at most one; its response is bounded ([`super::wire`]); it is killed if it takes too long or if
+//! this is dropped; its ends are distinguished: the file's fault, killed from outside, or not started at all.
 //!
-//! A process reads one file. It stays while that file's names are asked for, so that they are parsed once.
+//! A process reads one file. It stays as long as that file's names are requested, so that they are parsed once.
 
 use std::{
     ffi::OsString,
@@ -26,18 +26,18 @@ use super::{
     wire::{self, Answer, Ask, HELLO},
 };
 
-/// Questions that one process answers, so that its CPU time suffices for each.
+/// Queries per process, so that its CPU time is enough for each.
 pub(super) const MOST_QUESTIONS: u64 = confine::CPU_TIMES - 2;
 /// How long a process may take to start.
 const START: Duration = Duration::from_secs(20);
-/// How long is waited for the end of one that closed its output.
+/// How long to wait for the exit of a process that closed its output.
 const END: Duration = Duration::from_secs(5);
 
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
 
-/// What reading a file may take.
+/// Limits on reading a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadLimits {
     /// Setting `symbol_memory_mb`.
@@ -49,15 +49,15 @@ pub(super) struct ReadLimits {
 /// Why there are no names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ReadError {
-    /// It is the file.
+    /// The file is at fault.
     File(String),
-    /// The process was killed, by this machine's lack of memory or by somebody.
+    /// The process was killed, for lack of memory or from outside.
     Killed(String),
     /// There is no process to read it.
     NotStarted(String),
 }
 
-/// Starts processes that read symbols, and asks them.
+/// Starts processes that read symbols, and queries them.
 pub(super) struct SymbolReader {
     program: Vec<OsString>,
     limits: ReadLimits,
@@ -88,7 +88,7 @@ impl SymbolReader {
         self.current = None;
     }
 
-    /// The frames at each offset of a file. Also what the process could not give up of its rights, if anything.
+    /// The frames at each offset of a file. Also which rights the process could not give up, if any.
     pub(super) async fn frames(
         &mut self,
         path: &Path,
@@ -107,7 +107,7 @@ impl SymbolReader {
             offsets: offsets.to_vec(),
         };
         let limit = Duration::from_secs(self.limits.seconds);
-        // Dropped on every way out but the last one: a process that was not heard to the end is killed.
+        // Dropped on every path but the last: a process whose answer was incomplete is killed.
         let answer = match tokio::time::timeout(limit, current.ask(&ask)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => return Err(self.ended(current).await),
@@ -171,7 +171,7 @@ impl SymbolReader {
         }
     }
 
-    /// Why a process says nothing any more.
+    /// Why a process no longer responds.
     async fn ended(&self, mut current: Current) -> ReadError {
         drop((current.to, current.from));
         let status: Option<ExitStatus> = match tokio::time::timeout(END, current.child.wait()).await {

@@ -1,13 +1,13 @@
-//! Whose a file of debug information is: `debuginfo/<build id>.claim`, written before the file gets its name.
+//! Whose a file of debug information is: `debuginfo/<build id>.claim`, written before the file gets its final name.
 //!
-//! A build id in a file is a claim, and so is what a sender says of itself: the data plane is hostile. What is known is the
-//! address of a connection, and which builds were in profiles that came from there. So a file of a sender that reports the
-//! build takes the place of a file of one that does not, and of two that report it, the one that began to earlier wins. A
-//! stranger who knows a build id beforehand can only plant names until the first reporter's file is here. One who reports the
-//! build *and* does so before everybody else is taken for its owner; `emberline store symbols forget` is the way back.
+//! A build id in a file is a claim, and so is what a sender says about itself: the data plane is hostile. Only the
+//! address of a connection is known, and which builds were in profiles from that address. So a file from a sender that
+//! reports the build replaces one from a sender that does not; if both report it, the one that began earlier wins. A
+//! stranger who knows a build id in advance can plant names only until the first reporter's file arrives. A stranger
+//! who reports the build before everyone else counts as its owner; `emberline store symbols forget` corrects that.
 //!
-//! Guarantees: a claim is whole or not there; a file that could not be read leaves its claim behind, so that it is refused
-//! after a restart as well. The digest is of all bytes: what an impostor changes are the names, not the code.
+//! Guarantees: a claim is complete or missing; an unreadable file leaves its claim behind, so that it is refused even
+//! after a restart. The digest covers all bytes: an impostor can change the names, not the code.
 
 use std::{
     fs, io,
@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Longest claim that is read.
+/// Longest claim read.
 const MAX_BYTES: u64 = 64 << 10;
 
 /// What is known about a build's debug file.
@@ -62,7 +62,7 @@ impl SymbolClaim {
     }
 }
 
-/// What a build id looks like. It is also what keeps a sender from naming a path.
+/// The form of a build id, which also keeps a sender from naming a path.
 pub(super) fn is_build_id(text: &str) -> bool {
     (4..=128).contains(&text.len())
         && text.len().is_multiple_of(2)
@@ -73,28 +73,28 @@ fn path(folder: &Path, build: &str, extension: &str) -> PathBuf {
     folder.join(format!("{build}.{extension}"))
 }
 
-/// Where the file of a build lies.
+/// The path of a build's file.
 pub(crate) fn file_path(folder: &Path, build: &str) -> PathBuf {
     path(folder, build, "debug")
 }
 
-/// Where its claim lies.
+/// The path of its claim.
 pub(crate) fn claim_path(folder: &Path, build: &str) -> PathBuf {
     path(folder, build, "claim")
 }
 
-/// Where it is marked that the file is being read.
+/// The path that marks the file as being read.
 pub(crate) fn mark_path(folder: &Path, build: &str) -> PathBuf {
     path(folder, build, "reading")
 }
 
-/// The folder of debug information in a data directory.
+/// The directory of debug information in a data directory.
 pub(crate) fn folder(data_dir: &Path) -> PathBuf {
     data_dir.join("debuginfo")
 }
 
-/// The claim of a build. A file without one is from before there were claims: it is taken for a reporter's, from the time it
-/// came, or every process of the mesh would send its file once more.
+/// The claim of a build. A file without one predates claims: it counts as a reporter's, from the time it arrived;
+/// otherwise every process in the mesh would send its file again.
 pub(crate) fn read(folder: &Path, build: &str) -> Option<SymbolClaim> {
     let path = claim_path(folder, build);
     let claim = fs::metadata(&path)
@@ -115,7 +115,7 @@ pub(crate) fn read(folder: &Path, build: &str) -> Option<SymbolClaim> {
     })
 }
 
-/// Writes a claim as a whole.
+/// Writes a claim atomically.
 pub(crate) fn write(folder: &Path, claim: &SymbolClaim) -> io::Result<()> {
     let temporary = path(folder, &claim.build_id, "claim-tmp");
     let mut file = fs::File::create(&temporary)?;

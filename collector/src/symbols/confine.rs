@@ -1,24 +1,24 @@
-//! The process that reads symbols, bounded by itself before it looks at a file.
+//! The symbol reader process confines itself before it opens a file.
 //!
-//! Guarantees, by the kernel: it holds no more memory than asked for, beside the program's own and the file's pages; it
-//! writes no file and leaves no core; it uses no more CPU time than asked for; where memory runs out it is ended before anything
-//! else; it runs at the lowest priority. Where the kernel filters system calls (Linux on x86-64, ARM64 and RISC-V) it opens no
-//! socket, starts no program and looks into no process.
+//! Guarantees, enforced by the kernel: it holds no more memory than requested, plus the program's own and the file's
+//! pages; it writes no file and leaves no core dump; it uses no more CPU time than requested; when memory runs out it
+//! is killed first; it runs at the lowest priority. Where the kernel filters system calls (Linux on x86-64, ARM64 and
+//! RISC-V) it opens no socket, starts no program and inspects no process.
 //!
-//! Wrong on purpose: it may open files that its user may read, since the reader opens the one it is told by name. What it says
-//! goes to the worker alone, as names of functions.
+//! Wrong on purpose: it may open files that its user may read, since the reader opens the one it is told by name. Its
+//! output goes only to the worker, as names of functions.
 
 use std::{collections::BTreeMap, fs};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-/// Descriptors that it may have: the pipes, the file, what the reader opens beside it.
+/// Descriptors it may have: the pipes, the file, and what the reader opens with it.
 const DESCRIPTORS: u64 = 32;
-/// Questions' worth of CPU time that one process gets in all; see [`super::child::MOST_QUESTIONS`].
+/// CPU time of one process in total, in queries; see [`super::child::MOST_QUESTIONS`].
 pub(super) const CPU_TIMES: u64 = 20;
 
-/// What network, other programs and other processes take. Whatever else does, the reader may need.
+/// System calls for network, other programs and other processes. The reader may need any other.
 const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_socket,
     libc::SYS_socketpair,
@@ -44,11 +44,11 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_keyctl,
 ];
 
-/// Gives up everything but memory, CPU time and one file. What the kernel does not let it give up is said.
+/// Gives up everything but memory, CPU time and one file. Returns what the kernel does not let it give up.
 pub(super) fn give_up_rights() -> Result<(), String> {
-    // Failing to is no reason to fail: it is then as important as any other.
+    // Not fatal: it then runs at normal priority.
     let _ = setpriority_process(None, 19);
-    // Raising one's own is always allowed.
+    // A process may always raise its own score.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     for (resource, limit) in [
         (Resource::Core, 0),
@@ -68,7 +68,7 @@ fn filter_calls() -> Result<(), Box<dyn std::error::Error>> {
     Ok(seccompiler::apply_filter_all_threads(&program)?)
 }
 
-/// Bounds the address space: so much more than the process has now. For good.
+/// Limits the address space to `more_bytes` above the current size. Permanent.
 pub(super) fn bound_memory(more_bytes: u64) -> Result<(), String> {
     let status = fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
     let kib = status
@@ -85,7 +85,7 @@ pub(super) fn bound_memory(more_bytes: u64) -> Result<(), String> {
     set(Resource::As, limit, Some(limit))
 }
 
-/// Bounds the CPU time: so many seconds more, and [`CPU_TIMES`] as many in all.
+/// Limits the CPU time to `seconds` more, and to [`CPU_TIMES`] as many in total.
 pub(super) fn bound_cpu(seconds: u64) -> Result<(), String> {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec;
     let soft = used.unsigned_abs().saturating_add(seconds).saturating_add(1);

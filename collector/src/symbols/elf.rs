@@ -1,4 +1,4 @@
-//! What an ELF file on disk says of itself ([`emberline_model::elf`]).
+//! Properties of an ELF file on disk ([`emberline_model::elf`]).
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
 
@@ -18,12 +18,12 @@ pub(crate) fn build_id(file: &File) -> Result<String, NoBuildId> {
     with(file, elf::build_id)
 }
 
-/// Where in the file its code is; empty when it holds none.
+/// Where its code is in the file; empty if it has none.
 pub(crate) fn code(file: &File) -> Result<Vec<Range<u64>>, NoBuildId> {
     with(file, elf::code)
 }
 
-/// How many bytes the compressed sections say that they unpack to.
+/// The size of the compressed sections after decompression, as they claim.
 pub(crate) fn unpacked_bytes(file: &File) -> Result<u64, NoBuildId> {
     with(file, elf::unpacked_bytes)
 }

@@ -1,16 +1,16 @@
-//! The folder of debug information files: `debuginfo/<build id>.debug`.
+//! The directory of debug information files: `debuginfo/<build id>.debug`.
 //!
-//! Guarantees: a file that is there is whole, synced, and carries the build id it is named by (it is received under
-//! another name and renamed last); one sender at a time sends a build; the folder never holds more than its limits for
-//! longer than it takes to remove a file, those first that nothing stored refers to; the room that the store must keep free
-//! is not used. Whose a file is decides who may replace it ([`super::claims`]).
+//! Guarantees: an existing file is complete, synced, and has the build id in its name (it is received under another
+//! name and renamed last); only one sender at a time sends a build; the directory exceeds its limits only for as long
+//! as it takes to remove a file, starting with those that nothing stored refers to; the space that the store must keep
+//! free is not used. Whose a file is decides who may replace it ([`super::claims`]).
 //!
-//! What was wrong with a file that was sent is remembered for an hour, of its sender alone, so that nobody blocks a build for
-//! others; a file that could not be read is remembered for a day with its claim. An address gets half of the turns at most,
-//! and none for long ([`super::receiving`]).
+//! What was wrong with a file is remembered for an hour, for its sender only, so that nobody can block a build for
+//! others; an unreadable file is remembered for a day with its claim. An address gets at most half of the turns, and
+//! none for long ([`super::receiving`]).
 //!
-//! Wrong on purpose: "oldest" is when a file was received, not when it was last used; once its locations have names a
-//! file is hardly used again.
+//! Wrong on purpose: "oldest" refers to when a file was received, not when it was last used; once its locations have
+//! names, a file is hardly used again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,16 +31,16 @@ use super::{
     unwanted::{MAX_RECEIVING, Unwanted},
 };
 
-/// How long a refusal of a sender's file is remembered, in seconds.
+/// How long the refusal of a sender's file is remembered, in seconds.
 const REMEMBER_REFUSAL_S: i64 = 3600;
-/// How long one of a file that could not be read is, in milliseconds.
+/// How long an unreadable file is remembered, in milliseconds.
 const REMEMBER_UNREADABLE_MS: i64 = 24 * 3600 * 1000;
 /// Refusals remembered.
 const MAX_REFUSALS: usize = 10_000;
 /// Files kept, however small.
 const MAX_FILES: usize = 10_000;
 
-/// Settings of the folder.
+/// Settings of the directory.
 pub(crate) struct FileLimits {
     /// `max_debug_file_mb`.
     pub(crate) max_bytes: u64,
@@ -52,24 +52,24 @@ pub(crate) struct FileLimits {
     pub(crate) keep_free_bytes: u64,
 }
 
-/// What the folder asks the store.
+/// What the directory needs from the store.
 pub(crate) trait Surroundings: Send + Sync {
-    /// Build ids that something stored refers to.
+    /// Build ids that stored data refers to.
     fn builds(&self) -> HashSet<String>;
     /// Bytes free on the disk.
     fn free_bytes(&self) -> u64;
 }
 
-/// Who sends a file.
+/// The sender of a file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Origin {
-    /// The address, where it is known.
+    /// The address, if known.
     pub(crate) address: Option<IpAddr>,
     /// Since when it has reported the build.
     pub(crate) reported_unix_ms: Option<i64>,
     /// What it calls itself.
     pub(crate) sender: String,
-    /// Where it has the file.
+    /// Its path for the file.
     pub(crate) path: String,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Origin {
 pub(crate) struct Kept {
     /// Its size.
     pub(crate) bytes: u64,
-    /// It took the place of another one, whose names are not to be believed.
+    /// It replaced another one, whose names are not trustworthy.
     pub(crate) replaced: bool,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct State {
     refused: HashMap<(String, Option<IpAddr>), (i64, String)>,
 }
 
-/// The folder.
+/// The directory.
 pub(crate) struct DebugFiles {
     dir: PathBuf,
     limits: FileLimits,
@@ -100,7 +100,7 @@ pub(crate) struct DebugFiles {
     pub(super) turns: Arc<Semaphore>,
 }
 
-/// A file that is being read; dropping it says that the reading has come to an end.
+/// A file being read; dropping it ends the reading.
 pub(crate) struct BeingRead {
     pub(crate) path: PathBuf,
     digest: String,
@@ -114,15 +114,15 @@ impl Drop for BeingRead {
 }
 
 impl DebugFiles {
-    /// Opens the folder in a data directory; what was half received before a restart is removed, and a file that was being
-    /// read when the server ended is refused: it may be why.
+    /// Opens the directory in a data directory; partially received files from before a restart are removed, and a file
+    /// that was being read when the server died is refused: it may be the cause.
     pub(crate) fn open(
         data_dir: &Path,
         limits: FileLimits,
         clock: Arc<dyn Clock>,
         surroundings: Box<dyn Surroundings>,
     ) -> io::Result<DebugFiles> {
-        // Absolute: the process that reads has another working directory.
+        // Absolute: the reader process has another working directory.
         let dir = std::path::absolute(claims::folder(data_dir))?;
         fs::create_dir_all(&dir)?;
         let files = DebugFiles {
@@ -142,7 +142,7 @@ impl DebugFiles {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("tmp" | "claim-tmp") => fs::remove_file(&path)?,
                 Some("reading") => {
-                    let why = "the server stopped while reading it; run `emberline store symbols forget` to let it be sent again";
+                    let why = "the server stopped while reading it; run `emberline store symbols forget` so that it can be sent again";
                     tracing::warn!(build, "debug file refused: {why}");
                     files.refuse(&build, why.to_owned());
                     fs::remove_file(&path)?;
@@ -153,13 +153,13 @@ impl DebugFiles {
         Ok(files)
     }
 
-    /// The file of a build, when it is there and its locations may be looked up in it; marked as being read.
+    /// The file of a build, if it exists and its locations may be looked up; marked as being read.
     pub(crate) fn begin_reading(&self, build: &str) -> Option<Result<BeingRead, String>> {
         let path = claims::file_path(&self.dir, build);
         if !is_build_id(build) || !path.is_file() {
             return None;
         }
-        // Files of before this was looked at when they came, too.
+        // Files from before this check existed are checked here.
         if let Err(why) = reader::is_readable(&path, self.limits.unpacked_bytes) {
             return Some(Err(why));
         }
@@ -174,12 +174,12 @@ impl DebugFiles {
         Some(Ok(BeingRead { path, digest, mark }))
     }
 
-    /// True when the file that was read is still that of its build.
+    /// True if the file that was read still belongs to its build.
     pub(crate) fn is_current(&self, build: &str, read: &BeingRead) -> bool {
         read.path.is_file() && claims::read(&self.dir, build).is_some_and(|claim| claim.digest == read.digest)
     }
 
-    /// Whether a file would be taken.
+    /// Whether a file would be accepted.
     pub(crate) fn wanted(&self, build: &str, size: u64, from: &Origin) -> Result<(), Unwanted> {
         self.check(build, size, from, &self.state.lock())
     }
@@ -218,7 +218,7 @@ impl DebugFiles {
         Ok(())
     }
 
-    /// Remembers that a build's file is of no use, and removes it.
+    /// Remembers that a build's file is unusable, and removes it.
     pub(crate) fn refuse(&self, build: &str, why: String) {
         if !is_build_id(build) {
             return;
@@ -228,11 +228,11 @@ impl DebugFiles {
             ..SymbolClaim::default()
         });
         self.remember_unreadable(claim, why);
-        // Gone already is as good.
+        // It may already be gone.
         let _ = fs::remove_file(claims::file_path(&self.dir, build));
     }
 
-    /// Why the file of a claim was refused, as long as that is remembered.
+    /// Why the file of a claim was refused, for as long as that is remembered.
     fn refusal<'a>(&self, claim: &'a SymbolClaim) -> Option<&'a str> {
         let age_ms = self.clock.now_unix_ms().saturating_sub(claim.refused_unix_ms);
         claim.refused.as_deref().filter(|_| age_ms < REMEMBER_UNREADABLE_MS)
@@ -249,7 +249,7 @@ impl DebugFiles {
         }
     }
 
-    /// Remembers what was wrong with the file of a sender.
+    /// Remembers what was wrong with a sender's file.
     pub(super) fn refuse_sender(&self, build: &str, address: Option<IpAddr>, why: String) {
         let now = self.clock.now_unix_s();
         let mut state = self.state.lock();
@@ -268,12 +268,12 @@ impl DebugFiles {
         }
     }
 
-    /// Where a file lies while it is received.
+    /// The path of a file while it is received.
     pub(super) fn temporary(&self, build: &str) -> PathBuf {
         self.dir.join(format!("{build}.tmp"))
     }
 
-    /// Gives the place of a build that was being received free.
+    /// Frees the slot of a build that was being received.
     pub(super) fn received(&self, build: &str) {
         self.state.lock().receiving.remove(build);
     }
@@ -283,7 +283,7 @@ impl DebugFiles {
         self.clock.now_unix_ms()
     }
 
-    /// Checks a received file and gives it its name.
+    /// Checks a received file and gives it its final name.
     pub(super) fn keep(&self, claim: SymbolClaim, temporary: &Path, file: &File) -> Result<Kept, Unwanted> {
         let build = claim.build_id.as_str();
         let wrong = |found: String| Unwanted::WrongFile {
@@ -306,7 +306,7 @@ impl DebugFiles {
         if let Some(before) = &before {
             match self.refusal(before) {
                 Some(why) if is_same => return Err(Unwanted::RefusedBefore(why.to_owned())),
-                // Its file made room for others; the names that were found in it are still there.
+                // Its file made room for others, but the names found in it are still there.
                 None if !is_same && before.refused.is_none() && !before.loses_against(claim.reported_unix_ms) => {
                     let why = "the names of this build come from another file, whose sender takes precedence; remove them with `emberline store symbols forget`";
                     return Err(Unwanted::RefusedBefore(why.to_owned()));
@@ -315,7 +315,7 @@ impl DebugFiles {
             }
         }
         if let Err(why) = reader::is_readable(temporary, self.limits.unpacked_bytes) {
-            // Of a file that has a place, the claim stays.
+            // If a file is still there, its claim stays.
             if !path.exists() {
                 self.remember_unreadable(claim, why.clone());
             }
@@ -337,14 +337,15 @@ impl DebugFiles {
         Ok(kept)
     }
 
-    /// Removes files until the folder is within its limits: first those of builds that nothing stored refers to, then the
-    /// oldest; never the one just received. Claims of builds that are referred to stay: they say where the names are from.
+    /// Removes files until the directory is within its limits: first those of builds that nothing stored refers to,
+    /// then the oldest; never the one just received. Claims of builds that are referred to stay: they record where the
+    /// names came from.
     fn make_room(&self, newest: &Path) -> io::Result<()> {
         let mut files = Vec::new();
         let mut claims_alone = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            // What goes meanwhile is gone.
+            // A file removed meanwhile is gone.
             let Ok(data) = fs::metadata(&path) else { continue };
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("debug") => files.push((data.modified()?, path, data.len())),

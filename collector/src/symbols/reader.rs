@@ -1,7 +1,7 @@
 //! The other side of [`super::child`]: a process that reads debug information and does nothing else.
 //!
-//! Guarantees: it is confined ([`super::confine`]) before it hears of a file; a file that makes it run out of memory or
-//! time, or that it trips over, ends this process and no other.
+//! Guarantees: it confines itself ([`super::confine`]) before it is given a file; a file that makes it run out of
+//! memory or time, or crash, ends only this process.
 
 use std::{
     ffi::OsStr,
@@ -20,11 +20,11 @@ use super::{
 };
 
 /// Serves symbol lookups on standard input and output until end of input. A program that embeds the collector calls
-/// only this when it is started as [`crate::CollectorConfig::symbol_reader`] says.
+/// only this when started with the command line in [`crate::CollectorConfig::symbol_reader`].
 pub fn read_symbols() -> ExitCode {
     match answer_all() {
         Ok(()) => ExitCode::SUCCESS,
-        // Who asks sees that there is no answer.
+        // The worker notices that there is no response.
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -46,7 +46,7 @@ fn answer_all() -> io::Result<()> {
 fn answer(ask: &Ask, symboliser: &mut Option<Symboliser>) -> Result<Answer, String> {
     let path = Path::new(OsStr::from_bytes(&ask.path));
     if symboliser.is_none() {
-        // Its pages are mapped; they are the disk's and not this process's memory, but they are address space.
+        // Its pages are mapped; they belong to the disk, not to this process's memory, but count as address space.
         let file_bytes = fs::metadata(path).map_err(|error| error.to_string())?.len();
         confine::bound_memory(file_bytes.saturating_add(ask.memory_bytes))?;
     }
@@ -55,14 +55,14 @@ fn answer(ask: &Ask, symboliser: &mut Option<Symboliser>) -> Result<Answer, Stri
     let frames = || reader.frames(path, &ask.offsets);
     let read = catch_unwind(AssertUnwindSafe(frames));
     let frames = read.unwrap_or_else(|_| {
-        // What a panic left behind is not used again.
+        // State left by a panic is not reused.
         *symboliser = None;
         Err("the symbol reader failed on it; this is a bug in Emberline".to_owned())
     })?;
     Ok(Answer::of(&frames))
 }
 
-/// Whether a file may be given to the reader at all; in words, why not.
+/// Whether a file may be given to the reader at all; otherwise, why not.
 pub(super) fn is_readable(path: &Path, unpacked_limit: u64) -> Result<(), String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     match elf::unpacked_bytes(&file) {

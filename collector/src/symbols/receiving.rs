@@ -1,6 +1,6 @@
-//! A file of debug information on its way in.
+//! Receiving a file of debug information.
 //!
-//! Guarantees: what is dropped half-way leaves nothing behind; no more bytes are written than were declared; an upload slower
+//! Guarantees: an aborted upload leaves nothing behind; no more bytes are written than were declared; an upload slower
 //! than [`LEAST_BYTES_PER_S`] is cut off, so that nobody holds a turn for long.
 
 use std::{
@@ -19,13 +19,13 @@ use super::{
     unwanted::{LEAST_BYTES_PER_S, MAX_RECEIVING_OF_ADDRESS, Unwanted},
 };
 
-/// From when on it is looked at how fast an upload is.
+/// How long before an upload's speed is checked.
 const SLOW_START: Duration = Duration::from_secs(10);
 
 /// How long a sender waits for its turn.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(20);
 
-/// A build's place among those being received.
+/// A build's slot among those being received.
 struct Place {
     files: Arc<DebugFiles>,
     build: String,
@@ -48,14 +48,14 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // After success the name is gone already.
+        // After success it has been renamed already.
         let _ = fs::remove_file(self.temporary());
         self.files.received(&self.build);
     }
 }
 
 impl DebugFiles {
-    /// Begins to receive a file.
+    /// Starts receiving a file.
     pub(crate) async fn receive(self: &Arc<Self>, build: &str, size: u64, from: Origin) -> Result<Receiving, Unwanted> {
         {
             let mut state = self.state.lock();
@@ -74,14 +74,14 @@ impl DebugFiles {
         let mut place = Place::new(Arc::clone(self), build.to_owned());
         place.turn = match tokio::time::timeout(WAIT_FOR_TURN, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(Ok(turn)) => Some(turn),
-            // The semaphore is never closed, so this is the wait that took too long.
+            // The semaphore is never closed, so this was the timeout.
             _ => return Err(Unwanted::TooManyAtOnce),
         };
         Receiving::begin(place, size, from).await
     }
 }
 
-/// A file on its way in; dropping it forgets it.
+/// A file being received; dropping it discards it.
 pub(crate) struct Receiving {
     file: tokio::fs::File,
     from: Origin,
@@ -95,7 +95,7 @@ pub(crate) struct Receiving {
 impl Receiving {
     async fn begin(place: Place, declared: u64, from: Origin) -> Result<Receiving, Unwanted> {
         let mut options = tokio::fs::OpenOptions::new();
-        // It is read back to see what it is.
+        // It is read back to be checked.
         options.read(true).write(true).create(true).truncate(true);
         let file = options
             .open(place.temporary())
@@ -135,7 +135,7 @@ impl Receiving {
             .map_err(|error| self.place.files.disk(&error))
     }
 
-    /// Checks the whole file and keeps it.
+    /// Checks the complete file and keeps it.
     pub(crate) async fn finish(mut self) -> Result<Kept, Unwanted> {
         if self.received != self.declared {
             return Err(Unwanted::WrongSize {
@@ -182,7 +182,7 @@ impl Receiving {
     }
 }
 
-/// What a sender says of itself, as far as it is kept.
+/// A sender's description of itself, as far as it is kept.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(512).collect()
 }

@@ -1,4 +1,4 @@
-//! Which addresses report which builds: what makes a sender of a file more than a stranger ([`super::claims`]).
+//! Which addresses report which builds: distinguishes the sender of a file from a stranger ([`super::claims`]).
 //!
 //! Guarantees: bounded, and divided among the addresses ([`crate::ingest::shares`]), so that nobody fills the table for
 //! others.
@@ -42,7 +42,7 @@ impl Reporters {
         }))
     }
 
-    /// Notes that profiles with code of these builds came from an address.
+    /// Records that profiles with code of these builds came from an address.
     pub(crate) fn note<'a>(&self, address: IpAddr, builds: impl Iterator<Item = &'a str>, now_unix_ms: i64) {
         let table = &mut *self.0.lock();
         let holder = Holder {

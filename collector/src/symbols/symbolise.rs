@@ -1,10 +1,10 @@
-//! One file, some offsets: the functions at each of them.
+//! Symbolises offsets in one file: the functions at each of them.
 //!
-//! Guarantees: frames come innermost first, inlined calls included, each with the place inside *that* function; names
-//! are normalised, so that two builds agree on them. An offset without a symbol gets no frames and is an answer too.
+//! Guarantees: frames are innermost first, including inlined calls, each with its line in *that* function; names are
+//! normalised, so that two builds agree on them. An offset without a symbol has no frames, which is a result, too.
 //!
-//! Wrong on purpose: file offsets are translated with the file's own program headers, so a file from which the code was
-//! removed (`objcopy --only-keep-debug`) gives no names; it is refused when it is sent.
+//! Wrong on purpose: file offsets are translated with the file's own program headers, so a file without code (`objcopy
+//! --only-keep-debug`) gives no names; it is refused on upload.
 
 use std::{fs::File, path::Path};
 
@@ -13,10 +13,10 @@ use emberline_model::{Frame, function};
 
 use super::elf;
 
-/// Frames kept of one location, the innermost ones.
+/// Frames kept per location, the innermost ones.
 const MAX_FRAMES: usize = 64;
 
-/// Reads files; keeps what it parsed, so it is meant to be dropped when idle.
+/// Reads files; caches what it parsed, so drop it when idle.
 pub(super) struct Symboliser(Symbolizer);
 
 impl Symboliser {
@@ -26,10 +26,10 @@ impl Symboliser {
             Symbolizer::builder()
                 .enable_code_info(true)
                 .enable_inlined_fns(true)
-                // Done by the model, which also removes what differs between builds.
+                // The model does that, and also removes what differs between builds.
                 .enable_demangling(false)
                 .enable_auto_reload(false)
-                // A sent file may name other files by a debug link; those of this machine are none of its business.
+                // An uploaded file may refer to others by a debug link; it must not reach those on this machine.
                 .set_debug_dirs(Some(nowhere))
                 .build(),
         )
@@ -45,7 +45,7 @@ impl Symboliser {
             .symbolize(&source, Input::FileOffset(offsets))
             .map_err(|error| format!("{error:#}"))?;
         let frames = offsets.iter().zip(&found).map(|(offset, symbolized)| match symbolized {
-            // Debug information keeps functions that the linker dropped, at addresses where no code is.
+            // Debug information keeps functions that the linker removed, at addresses without code.
             Symbolized::Sym(symbol) if code.iter().any(|part| part.contains(offset)) => innermost_first(symbol),
             _ => Vec::new(),
         });
@@ -53,7 +53,7 @@ impl Symboliser {
     }
 }
 
-/// The symbol comes with the calls inlined into it, outermost first.
+/// A symbol comes with the calls inlined into it, outermost first.
 fn innermost_first(symbol: &Sym<'_>) -> Vec<Frame> {
     let inlined = symbol
         .inlined

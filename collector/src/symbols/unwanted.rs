@@ -1,12 +1,12 @@
-//! Why a file of debug information is not taken: each reason says whose fault it is and what to do.
+//! Why a file of debug information is refused: each reason says whose fault it is and what to do.
 
 use std::path::PathBuf;
 
 /// Files received at the same time.
 pub(super) const MAX_RECEIVING: usize = 4;
-/// Those of one address.
+/// The same for one address.
 pub(super) const MAX_RECEIVING_OF_ADDRESS: usize = 2;
-/// The slowest upload that is waited for.
+/// The slowest upload allowed.
 pub(super) const LEAST_BYTES_PER_S: u64 = 64 << 10;
 
 /// Why a file is not wanted or not kept.
@@ -15,16 +15,16 @@ pub(crate) enum Unwanted {
     /// The build ID is invalid.
     #[error("`{0}` is not a build id: expected an even number of hexadecimal digits, 4 to 128")]
     NotABuildId(String),
-    /// It is there.
+    /// It is already stored.
     #[error("already stored")]
     Stored,
     /// Another process is sending it.
     #[error("being sent by another process")]
     BeingSent,
-    /// Several files are being received.
+    /// Too many files are being received.
     #[error("already receiving {MAX_RECEIVING} other files; retry later")]
     TooManyAtOnce,
-    /// Several of this address are.
+    /// Too many from this address.
     #[error("already receiving {MAX_RECEIVING_OF_ADDRESS} files from this address; retry later")]
     TooManyOfAddress,
     /// Larger than allowed.
@@ -34,7 +34,7 @@ pub(crate) enum Unwanted {
     TooLarge {
         /// Its size.
         size: u64,
-        /// The setting.
+        /// The limit.
         limit: u64,
     },
     /// The disk is too full.
@@ -44,13 +44,13 @@ pub(crate) enum Unwanted {
         size: u64,
         /// Free now.
         free: u64,
-        /// The setting.
+        /// The space to keep free.
         kept: u64,
     },
     /// Slower than allowed.
     #[error("too slow: {received} bytes in {seconds} s, the minimum is {LEAST_BYTES_PER_S} bytes per second")]
     TooSlow {
-        /// Counted.
+        /// Bytes received.
         received: u64,
         /// Since the first part.
         seconds: u64,
@@ -58,17 +58,17 @@ pub(crate) enum Unwanted {
     /// The received size differs from the declared size.
     #[error("the header declared {declared} bytes, but {received} arrived{}", if .received < .declared { ": the file is truncated" } else { "" })]
     WrongSize {
-        /// Said in the header.
+        /// As in the header.
         declared: u64,
-        /// Counted.
+        /// Bytes received.
         received: u64,
     },
-    /// Not what it was sent as.
+    /// Not the build it was sent for.
     #[error("it is not an ELF file of build {wanted}: {found}")]
     WrongFile {
         /// The build it was sent for.
         wanted: String,
-        /// What it is.
+        /// The actual build.
         found: String,
     },
     /// It cannot be read within the limits.
@@ -80,9 +80,9 @@ pub(crate) enum Unwanted {
     /// The disk failed.
     #[error("cannot store the file in {path}: {reason}; free space or repair the disk, then send it again")]
     Disk {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         reason: String,
     },
 }

@@ -1,9 +1,10 @@
-//! What the worker and the process that reads symbols say to each other, over its standard input and output.
+//! The protocol between the worker and the symbol reader process, over the latter's standard input and output.
 //!
-//! Guarantees: nothing longer than [`MAX_BYTES`] is read, whatever the other side says of its length; a name is written once
-//! in an answer, however many locations have it.
+//! Guarantees: nothing longer than [`MAX_BYTES`] is read, whatever length the other side claims; a name is written once
+//! per response, however many locations have it.
 //!
-//! Form: the process begins with [`HELLO`]; then each message is its length (four bytes, the lowest first) and a protobuf.
+//! Format: the process begins with [`HELLO`]; then each message is its length (four bytes, little-endian) and a
+//! protobuf.
 
 use std::io::{self, Read, Write};
 
@@ -11,12 +12,12 @@ use emberline_model::Frame;
 use emberline_storage::PackedFrames;
 use prost::Message;
 
-/// What a process that reads symbols says first: other programs do not.
+/// The first bytes from a symbol reader process, which other programs do not send.
 pub(super) const HELLO: &[u8; 8] = b"EMBSYMR1";
 /// Longest message.
 pub(super) const MAX_BYTES: usize = 16 << 20;
 
-/// A question: the functions at some offsets of a file.
+/// A query: the functions at some offsets of a file.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Ask {
     #[prost(bytes = "vec", tag = "1")]
@@ -24,20 +25,20 @@ pub(super) struct Ask {
     /// Address space on top of the program's own and the file's.
     #[prost(uint64, tag = "2")]
     pub(super) memory_bytes: u64,
-    /// CPU time for this question.
+    /// CPU time for this query.
     #[prost(uint64, tag = "3")]
     pub(super) cpu_seconds: u64,
     #[prost(uint64, repeated, tag = "4")]
     pub(super) offsets: Vec<u64>,
 }
 
-/// Its answer.
+/// The response.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Answer {
-    /// Why there is none; the file's fault.
+    /// The error, if the file is at fault.
     #[prost(string, tag = "1")]
     pub(super) error: String,
-    /// What could not be forbidden; empty where everything is.
+    /// What could not be forbidden; empty if everything was.
     #[prost(string, tag = "2")]
     pub(super) unconfined: String,
     #[prost(message, optional, tag = "3")]
@@ -65,14 +66,14 @@ impl Answer {
     }
 }
 
-/// A message with its length in front.
+/// A message preceded by its length.
 pub(super) fn framed(message: &impl Message) -> Vec<u8> {
     let mut bytes = (message.encoded_len() as u32).to_le_bytes().to_vec();
     bytes.extend(message.encode_to_vec());
     bytes
 }
 
-/// The length of a message, if it is one that is read.
+/// The length of a message, if it is allowed.
 pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(prefix) as usize;
     if length > MAX_BYTES {
@@ -95,7 +96,7 @@ pub(super) fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<Opt
     M::decode(bytes.as_slice()).map(Some).map_err(io::Error::other)
 }
 
-/// Writes a message; one that is too long becomes a failure that says so.
+/// Writes a message; one that is too long is replaced by an error.
 pub(super) fn write(to: &mut impl Write, answer: &Answer) -> io::Result<()> {
     let bytes = match answer.encoded_len() > MAX_BYTES {
         true => framed(&Answer::failed(format!("its names take more than {MAX_BYTES} bytes"))),

@@ -1,13 +1,13 @@
-//! The background worker that names locations.
+//! The background worker that symbolises locations.
 //!
-//! Guarantees: one file is read at a time, in a process of its own and of the lowest priority, which is ended after a minute
-//! without work. A sent file may be hostile: its size is bounded before it is stored, and so is what its sections unpack to;
-//! reading it is bounded in memory and time ([`super::child`], [`super::confine`]). A file that does not keep to that is
-//! removed and its build refused, with the reason. Where the process is killed from outside it is tried again, later each time,
-//! [`MOST_KILLS`] times.
+//! Guarantees: one file is read at a time, in a process of its own with the lowest priority, which is ended after a
+//! minute without work. An uploaded file may be hostile: its size is limited before it is stored, and so is the
+//! decompressed size of its sections; reading it is limited in memory and time ([`super::child`], [`super::confine`]).
+//! A file that exceeds a limit is removed and its build refused, with the reason. If the process is killed from
+//! outside, it is retried [`MOST_KILLS`] times, with growing delays.
 //!
-//! A build is asked about again only after twenty times as long as its last question took: services that run something new
-//! all the time cost a twentieth of a CPU at most.
+//! A build is queried again only after twenty times as long as its last query took: services that keep running new code
+//! cost at most a twentieth of a CPU.
 
 use std::{
     collections::HashMap,
@@ -29,15 +29,15 @@ use crate::self_metrics::SelfMetrics;
 
 /// How often new locations are looked for.
 const EVERY: Duration = Duration::from_secs(2);
-/// After so long without work the process is ended.
+/// The process is ended after this long without work.
 const IDLE: Duration = Duration::from_secs(60);
 /// Locations of one build looked up at a time.
 const BATCH: usize = 2_000;
-/// A build rests for so many times what its last question took.
+/// A build rests for this many times the duration of its last query.
 const REST: u32 = 20;
 /// How often a process that reads a file may be killed from outside before the file is refused.
 const MOST_KILLS: u32 = 3;
-/// How long nothing is read when no process can be started.
+/// How long nothing is read if no process can be started.
 const NOT_STARTED: Duration = Duration::from_secs(60);
 
 /// What the worker needs.
@@ -45,7 +45,7 @@ pub(crate) struct SymbolWorker {
     pub(crate) store: Store,
     pub(crate) files: Arc<DebugFiles>,
     pub(crate) metrics: SelfMetrics,
-    /// Told when a file has arrived.
+    /// Notified when a file has arrived.
     pub(crate) arrived: Arc<Notify>,
     /// The program that reads files, with its arguments; without one, nothing is read.
     pub(crate) reader: Option<Vec<OsString>>,
@@ -53,29 +53,29 @@ pub(crate) struct SymbolWorker {
     pub(crate) seconds: u64,
 }
 
-/// What the worker knows from one round to the next.
+/// The worker's state between rounds.
 struct Memory {
     reader: SymbolReader,
     /// Builds that rest, and until when.
     resting: HashMap<String, Instant>,
-    /// How often a process was killed that read a build.
+    /// How often a process reading a build was killed.
     kills: HashMap<String, u32>,
     last_read: Instant,
-    /// No process can be started before.
+    /// No process can be started before this.
     not_before: Option<Instant>,
-    /// It was said that a right could not be given up.
+    /// A warning was logged that a right could not be given up.
     told_unconfined: bool,
 }
 
-/// How a look-up ended.
+/// The outcome of a lookup.
 enum Outcome {
     /// Names were stored; there may be more to look up.
     Stored,
-    /// They are looked up later.
+    /// Names are looked up later.
     Waits,
     /// There is no file.
     NoFile,
-    /// There will be no names of this file.
+    /// This file will yield no names.
     Over,
 }
 
@@ -110,7 +110,7 @@ impl SymbolWorker {
         }
     }
 
-    /// Looks up what there is to look up of each build that has a file.
+    /// Looks up pending locations of each build that has a file.
     async fn round(&self, memory: &mut Memory) {
         let (mut waiting, mut without_file) = (0, 0);
         let now = Instant::now();
@@ -123,7 +123,7 @@ impl SymbolWorker {
                 continue;
             }
             let mut offsets = offsets;
-            // To the end, because the process that read this file may have to make room for one that reads the next.
+            // To the end, because the process for this file may have to make room for the next one.
             let left = loop {
                 let more = match self.look_up(memory, &mapping, &offsets).await {
                     Outcome::NoFile => {
@@ -210,7 +210,7 @@ impl SymbolWorker {
         let (store, files, key) = (self.store.clone(), Arc::clone(&self.files), mapping.key().into_owned());
         let owned_build = build.to_owned();
         let stored = tokio::task::spawn_blocking(move || {
-            // Another file may have taken its place meanwhile: these names are not to be believed any more.
+            // Another file may have replaced it meanwhile: these names are then not trustworthy.
             match files.is_current(&owned_build, &file) {
                 true => store.put_symbols(&key, located).map(|()| true),
                 false => Ok(false),

@@ -1,5 +1,5 @@
-//! The checkout service: the one that changes. Two binaries are built from it; the second can hold a regression
-//! on one of its routes, as a programmer could have written it.
+//! The checkout service: the one that changes. Two binaries are built from it; the second can contain a regression on
+//! one of its routes, of a kind that a programmer could have written.
 
 pub mod coupon;
 pub mod fraud;
@@ -23,14 +23,14 @@ use crate::service::ask;
 /// Route templates of the service.
 pub const ROUTES: [&str; 4] = ["/quote/{id}", "/coupon/{code}", "/order/{id}", "/track/{id}"];
 
-/// A route that can be made slower, and what is then wrong in it.
+/// A route that can be made slower, and its bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Plant {
     /// `/quote/{id}`: every basket line is compared with every discount ([`pricing::price_basket`]).
     Quote,
-    /// `/coupon/{code}`: the signature is stretched with the rounds of another system ([`coupon::verify_coupon`]).
+    /// `/coupon/{code}`: the signature is stretched with another system's number of rounds ([`coupon::verify_coupon`]).
     Coupon,
-    /// `/order/{id}`: the customer's history is parsed anew for each item ([`fraud::score_fraud_risk`]).
+    /// `/order/{id}`: the customer's history is parsed again for each item ([`fraud::score_fraud_risk`]).
     Order,
 }
 
@@ -45,7 +45,7 @@ impl Plant {
     }
 }
 
-/// What the handlers share.
+/// State shared by the handlers.
 pub struct Checkout {
     plant: Option<Plant>,
     cart: Client,
@@ -53,7 +53,7 @@ pub struct Checkout {
     inventory: Client,
 }
 
-/// Where the services that checkout calls listen.
+/// Addresses of the services that checkout calls.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Callees {
     /// Address of the cart service.
@@ -67,7 +67,7 @@ pub struct Callees {
     pub inventory: SocketAddr,
 }
 
-/// The service's handlers; `plant` is the regression this build carries.
+/// The service's handlers; `plant` is the regression in this build.
 pub fn router(mesh: &Mesh, callees: &Callees, plant: Option<Plant>) -> Router {
     let state = Checkout {
         plant,

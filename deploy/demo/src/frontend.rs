@@ -1,4 +1,5 @@
-//! The shop's front door: an ordinary program that knows nothing of the mesh. Its proxy stands on both sides of it.
+//! The shop's front door: an ordinary program that knows nothing about the mesh. Its proxy handles traffic in both
+//! directions.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -19,7 +20,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 
-/// Route templates of the frontend; each stands for the checkout route of the same form.
+/// Route templates of the frontend; each corresponds to the checkout route of the same form.
 pub const ROUTES: [&str; 4] = crate::checkout::ROUTES;
 
 struct Frontend {
@@ -27,7 +28,7 @@ struct Frontend {
     client: Client<HttpConnector, Empty<Bytes>>,
 }
 
-/// Serves on `listen`, asking checkout at `checkout`.
+/// Serves on `listen`, calling checkout at `checkout`.
 pub async fn run(listen: SocketAddr, checkout: SocketAddr, exit_on_stdin_close: bool) -> Result<()> {
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
@@ -60,7 +61,7 @@ async fn pass_on(State(frontend): State<Arc<Frontend>>, request: Request) -> Res
     Ok(response.map(axum::body::Body::new))
 }
 
-/// What an application has to pass on so that a trace holds together.
+/// Headers that an application has to pass on to keep a trace connected.
 fn copy_trace(from: &HeaderMap, to: &mut HeaderMap) {
     for name in ["traceparent", "tracestate"] {
         if let Some(value) = from.get(name) {

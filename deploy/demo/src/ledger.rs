@@ -1,4 +1,4 @@
-//! What the load generator did, by its own count: the truth that the topology is held against.
+//! What the load generator did, by its own count: the truth that the topology is checked against.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -12,7 +12,7 @@ pub struct RouteCounts {
     pub sent: u64,
     /// Requests answered, by status.
     pub answered: BTreeMap<u16, u64>,
-    /// Requests that got no whole answer.
+    /// Requests without a complete response.
     pub failed: u64,
 }
 
@@ -26,7 +26,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Writes the ledger in one piece: a reader sees the old one or the new one.
+    /// Writes the ledger atomically: a reader sees the old one or the new one.
     pub fn write(&self, path: &Path) -> Result<()> {
         let beside = path.with_extension("tmp");
         std::fs::write(&beside, serde_json::to_vec_pretty(self)?)
@@ -40,7 +40,7 @@ impl Ledger {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Requests that got no whole answer, or a status of 500 and above.
+    /// Requests without a complete response, or with a status of 500 and above.
     pub fn errors(&self) -> u64 {
         let of = |c: &RouteCounts| c.failed + c.answered.range(500..).map(|a| a.1).sum::<u64>();
         self.routes.values().map(of).sum()

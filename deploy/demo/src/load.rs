@@ -1,5 +1,5 @@
-//! An open-loop load generator: requests leave at the times a seeded schedule says, whether or not earlier ones
-//! were answered, so that a slow service cannot slow its own load down. Times between requests are exponential.
+//! An open-loop load generator: requests are sent at the times of a seeded schedule, whether or not earlier ones were
+//! answered, so that a slow service cannot slow down its own load. Times between requests are exponential.
 
 use std::{cell::RefCell, net::SocketAddr, path::PathBuf, rc::Rc, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{ledger::Ledger, work::Numbers};
 
-/// One route and how often it is asked.
+/// One route and its request rate.
 #[derive(Debug, Clone)]
 pub struct Stream {
     /// Template with one parameter, for example `/quote/{id}`.
@@ -45,22 +45,22 @@ impl std::str::FromStr for Stream {
     }
 }
 
-/// What to ask, whom, and where to write what happened.
+/// What to send, where, and where to write the results.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// The server.
     pub target: SocketAddr,
     /// The routes.
     pub streams: Vec<Stream>,
-    /// Schedules and ids follow from it.
+    /// Seed of schedules and ids.
     pub seed: u64,
-    /// Where the ledger goes: about every second, and whole at the end.
+    /// Path of the ledger: written about every second, and completely at the end.
     pub ledger: PathBuf,
-    /// End of the run; `None` until told.
+    /// Length of the run; `None` until stopped.
     pub duration: Option<Duration>,
-    /// A request without an answer for this long has failed.
+    /// A request without a response for this long has failed.
     pub patience: Duration,
-    /// End when standard input is closed.
+    /// Exit when standard input is closed.
     pub exit_on_stdin_close: bool,
 }
 
@@ -152,7 +152,7 @@ async fn ask(client: &Http, target: SocketAddr, path: &str) -> Result<StatusCode
     Ok(status)
 }
 
-/// Fills the one `{parameter}` of a template.
+/// Fills the only `{parameter}` of a template.
 fn with_parameter(route: &str, value: u64) -> String {
     match (route.find('{'), route.find('}')) {
         (Some(from), Some(to)) if from < to => format!("{}{value}{}", &route[..from], &route[to + 1..]),

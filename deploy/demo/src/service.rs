@@ -1,4 +1,4 @@
-//! What every sample service does alike: say who it is, serve, and stop when told.
+//! What all sample services have in common: identity, serving, and stopping when told.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ pub struct ServiceArgs {
     /// Name of this instance.
     #[arg(long)]
     pub instance: String,
-    /// End when standard input is closed, so that no service outlives whoever started it.
+    /// Exit when standard input is closed, so that no service outlives its parent.
     #[arg(long)]
     pub exit_on_stdin_close: bool,
 }
@@ -55,7 +55,7 @@ pub async fn serve(mesh: Mesh, router: Router, args: &ServiceArgs) -> Result<()>
     Ok(())
 }
 
-/// Asks another service and reads its whole answer; a failure becomes this request's 502.
+/// Calls another service and reads its whole response; a failure becomes this request's 502.
 pub async fn ask(client: &Client, path: &str) -> Result<Bytes, (StatusCode, String)> {
     let failed = |what: String| (StatusCode::BAD_GATEWAY, format!("{path}: {what}"));
     let response = client.get(path).await.map_err(|error| failed(error.to_string()))?;

@@ -1,11 +1,11 @@
 //! Deterministic data to work on: a request's id is its seed, so that two builds do the same work for it.
 
-/// A small generator of numbers (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
+/// A small number generator (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]
 pub struct Numbers(u64);
 
 impl Numbers {
-    /// A sequence that depends on the seed alone.
+    /// A sequence that depends only on the seed.
     pub fn new(seed: u64) -> Numbers {
         Numbers(seed)
     }
@@ -19,7 +19,7 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..below`; 0 when `below` is 0.
+    /// A number in `0..below`; 0 if `below` is 0.
     pub fn below(&mut self, below: u64) -> u64 {
         self.next_number().checked_rem(below).unwrap_or(0)
     }

@@ -1,11 +1,11 @@
-//! Names of applications as Pyroscope's older clients write them: `shop.cpu{version=v2,region="eu"}`.
+//! Application names as Pyroscope's older clients write them: `shop.cpu{version=v2,region="eu"}`.
 //!
-//! Guarantees: what has no such form is an error that shows it; the kind of profile at the end is taken off only when it
-//! is one that is known, so a service may have dots in its name.
+//! Guarantees: any other form is an error that quotes the name; the suffix is removed only if it is a known kind of
+//! profile, so a service may have dots in its name.
 
 use super::{DEFAULT_RATE_HZ, Units};
 
-/// Most labels of a name.
+/// The most labels of a name.
 const MAX_LABELS: usize = 64;
 
 /// A parsed application name.
@@ -13,7 +13,7 @@ const MAX_LABELS: usize = 64;
 pub struct AppName {
     /// The application, without the kind of profile.
     pub application: String,
-    /// The kind of profile at its end, when there is one.
+    /// The kind of profile at its end, if any.
     pub kind: Option<String>,
     /// The labels in braces.
     pub labels: Vec<(String, String)>,

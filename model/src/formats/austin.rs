@@ -1,12 +1,12 @@
-//! The text of Austin (Python): a line per sample, `P12;T0:12;file:function:line;... 10084`, under a header that says what
-//! the numbers are.
+//! Austin's text format (Python): one line per sample, `P12;T0:12;file:function:line;... 10084`, below a header that
+//! says what the numbers are.
 //!
-//! Guarantees: the header decides: `wall` and `cpu` are microseconds that were measured and become time, `memory` is bytes,
-//! `full` is time, idle and memory, which become wall time, CPU time (what was not idle) and allocated bytes. Function,
-//! file and line are kept apart; process and thread are no frames.
+//! Guarantees: the header decides: `wall` and `cpu` are measured microseconds and become time, `memory` is bytes,
+//! `full` is time, idleness and memory, which become wall time, CPU time (what was not idle) and allocated bytes.
+//! Function, file and line are kept separate; process and thread are not frames.
 //!
-//! Wrong on purpose: memory that was given back (a negative number) is left out and counted. A file of mode `full` with a
-//! single number per line has lost the other two (as `mojo2austin` writes it): its time is wall time.
+//! Wrong on purpose: freed memory (a negative number) is dropped and counted. A file of mode `full` with a single
+//! number per line has lost the other two (as written by `mojo2austin`): its time is wall time.
 
 use super::{
     read_error::{Outcome, ReadError, shown},
@@ -23,12 +23,12 @@ pub(super) enum Mode {
     Cpu,
     /// Bytes.
     Memory,
-    /// All of it.
+    /// All of these.
     Full,
 }
 
 impl Mode {
-    /// By its word in the header.
+    /// By its name in the header.
     pub(super) fn of(word: &str) -> Option<Mode> {
         Some(match word {
             "wall" => Mode::Wall,
@@ -40,7 +40,7 @@ impl Mode {
     }
 }
 
-/// Samples of Austin, in either of its formats.
+/// Austin's samples, in either of its formats.
 #[derive(Debug)]
 pub(super) struct Samples {
     pub(super) table: Table,
@@ -50,19 +50,19 @@ pub(super) struct Samples {
     lost: u64,
 }
 
-/// What one sample says.
+/// What one sample contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Metrics {
-    /// Microseconds since the sample before.
+    /// Microseconds since the previous sample.
     pub(super) time_us: i64,
-    /// False when the thread did not run; `None` when that is not said.
+    /// True if the thread did not run; `None` if unknown.
     pub(super) idle: Option<bool>,
     /// Bytes, in modes that measure them.
     pub(super) bytes: i64,
 }
 
 impl Samples {
-    /// None yet.
+    /// No samples yet.
     pub(super) fn new(how: &How<'_>) -> Samples {
         let columns = vec![
             Column::new(wall(), 0),
@@ -78,7 +78,7 @@ impl Samples {
         }
     }
 
-    /// Takes a line of the header; what is not about the numbers is passed over.
+    /// Processes a header line; keys that do not concern the numbers are ignored.
     pub(super) fn header(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
             "mode" => {
@@ -92,7 +92,7 @@ impl Samples {
         Ok(())
     }
 
-    /// Takes a sample.
+    /// Adds a sample.
     pub(super) fn add(&mut self, leaf_first: Vec<u32>, metrics: Metrics) -> Result<(), ReadError> {
         let row = self.table.row(leaf_first)?;
         if metrics.time_us < 0 || metrics.bytes < 0 {
@@ -117,7 +117,7 @@ impl Samples {
         Ok(())
     }
 
-    /// All of them.
+    /// All profiles.
     pub(super) fn finish(mut self, duration_ns: i64) -> Result<Outcome, ReadError> {
         for column in &mut self.table.columns[..2] {
             column.period = self.period_ns;
@@ -128,7 +128,7 @@ impl Samples {
     }
 }
 
-/// Function, file and line of `file:function:line`; newer versions add the end of the line and columns.
+/// Function, file and line of `file:function:line`; newer versions append the end line and columns.
 fn frame(text: &str) -> (&str, &str, u32) {
     let mut rest = text;
     let mut numbers = Vec::new();

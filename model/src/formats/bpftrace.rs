@@ -1,11 +1,11 @@
-//! What bpftrace prints of its maps when keys hold stacks: `@[ustack, kstack, comm]: 12`, as text or as JSON lines.
+//! What bpftrace prints for maps whose keys contain stacks: `@[ustack, kstack, comm]: 12`, as text or as JSON lines.
 //!
-//! Guarantees: counts of equal stacks are added up, also where JSON has a key twice (two processes with equal stacks);
-//! stacks are turned round, the kernel's on top of the program's; a command in the key is the outermost frame.
+//! Guarantees: counts of equal stacks are added up, even if a JSON key occurs twice (two processes with equal stacks);
+//! stacks are reversed, with the kernel's on top of the program's; a command in the key is the outermost frame.
 //!
-//! Wrong on purpose: the text does not say how often was sampled: counts stay counts unless the sender says the rate. Which
-//! of two stacks is the kernel's is told by how kernels enter (`entry_SYSCALL_64...`, `asm_...`, `ret_from_fork`), and is the
-//! second otherwise. A last key that was cut off is left out and counted.
+//! Wrong on purpose: the text does not state the sampling rate: counts stay counts unless the sender gives it. Which of
+//! two stacks is the kernel's is recognised by its entry points (`entry_SYSCALL_64...`, `asm_...`, `ret_from_fork`);
+//! otherwise it is the second. A last key that was cut off is dropped and counted.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ fn table(how: &How<'_>) -> (Table, i64) {
     (Table::new(vec![column], how.memory), units.factor)
 }
 
-/// What a key says.
+/// The contents of a key.
 #[derive(Default)]
 struct Key {
     /// Leaf first, as printed.
@@ -56,7 +56,7 @@ fn frame(line: &str, table: &mut Table) -> Result<u32, ReadError> {
         Some((symbol, file)) if file.ends_with(')') => (symbol, file.trim_end_matches(')')),
         _ => (line, ""),
     };
-    // In the layout of `perf` the address stands in front.
+    // In the layout of `perf` the address comes first.
     let symbol = match symbol.split_once(' ') {
         Some((address, rest)) if address.len() > 4 && address.bytes().all(|byte| byte.is_ascii_hexdigit()) => rest,
         _ => symbol,
@@ -74,7 +74,7 @@ fn is_offset(text: &str) -> bool {
 }
 
 impl Key {
-    /// Takes a piece of a key: a frame when the line is set in, separators and words otherwise.
+    /// Processes a line of a key: a frame if the line is indented, otherwise separators and words.
     fn line(&mut self, line: &str, table: &mut Table, at: usize) -> Result<(), ReadError> {
         if line.starts_with([' ', '\t']) && !line.trim().is_empty() && !line.trim_start().starts_with(',') {
             let frame = frame(line, table)?;
@@ -109,7 +109,7 @@ impl Key {
                 .last()
                 .is_some_and(|&root| kernel_frames.get(root as usize) == Some(&true))
         };
-        // Kernel first, because the leaf is.
+        // Kernel first, because the leaf is there.
         if stacks.iter().any(of_kernel) {
             stacks.sort_by_key(|stack| !of_kernel(stack));
         } else {
@@ -126,7 +126,7 @@ impl Key {
     }
 }
 
-/// How the outermost frame of the kernel is called.
+/// Whether a symbol is an outermost frame of the kernel.
 fn enters_kernel(symbol: &str) -> bool {
     [
         "entry_",
@@ -234,7 +234,7 @@ struct Line {
     data: Option<Named>,
 }
 
-/// Maps by name; what else is printed has other shapes and is passed over.
+/// Maps by name; other output has other shapes and is ignored.
 #[derive(Default)]
 struct Named(Vec<(String, u64)>);
 
@@ -244,7 +244,7 @@ impl<'de> Deserialize<'de> for Named {
     }
 }
 
-/// An object of maps; a key may come more than once.
+/// An object of maps; a key may occur more than once.
 struct Outer;
 
 impl<'de> Visitor<'de> for Outer {
@@ -391,7 +391,7 @@ mod tests {
     }
 
     proptest! {
-        /// Writes what bpftrace writes, names with blanks and brackets too, and reads it back.
+        /// Writes what bpftrace writes, including names with blanks and brackets, and reads it back.
         #[test]
         fn what_bpftrace_writes_is_read_back(
             rows in prop::collection::vec((prop::collection::vec("[a-z]{1,5}(::<[a-z]>|\\(int, [a-z]\\)|\\[abi:[a-z]\\])?", 1..5), 1u64..1000, 0u32..300), 1..12),

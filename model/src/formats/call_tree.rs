@@ -1,6 +1,6 @@
-//! Trees of calls, as V8 writes them: nodes with a parent each, and values at nodes.
+//! Call trees, as V8 writes them: nodes with one parent each, and values at nodes.
 //!
-//! Guarantee: a chain of parents that is too long, or that goes round, is refused.
+//! Guarantee: a chain of parents that is too long, or circular, is refused.
 
 use std::collections::HashMap;
 
@@ -12,24 +12,24 @@ use super::{
 /// A node.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    /// Index of the node that calls it.
+    /// Index of the calling node.
     pub(super) parent: Option<usize>,
     /// Name; empty for an anonymous function.
     pub(super) name: String,
-    /// Where it is written.
+    /// The file that contains it.
     pub(super) file: String,
-    /// Line of its definition, from 0 on; -1 when unknown.
+    /// Line of its definition, from 0; -1 if unknown.
     pub(super) line: i64,
 }
 
 impl Node {
-    /// True for the node that stands for all of it.
+    /// True for the root node.
     fn is_root(&self) -> bool {
         self.name == "(root)"
     }
 }
 
-/// The rows of nodes of a tree, made when they are first asked for.
+/// The rows of a tree's nodes, created on demand.
 #[derive(Debug)]
 pub(super) struct Rows<'t> {
     nodes: &'t [Node],
@@ -37,7 +37,7 @@ pub(super) struct Rows<'t> {
 }
 
 impl<'t> Rows<'t> {
-    /// Of a tree.
+    /// For a tree.
     pub(super) fn new(nodes: &'t [Node]) -> Rows<'t> {
         Rows {
             nodes,
@@ -53,7 +53,7 @@ impl<'t> Rows<'t> {
         while let Some(at) = next {
             let node = &self.nodes[at];
             next = node.parent;
-            // Roots are steps, too: one that calls itself has no end, and no frame.
+            // Roots count as steps, too: one that calls itself never ends, and has no frame.
             steps += 1;
             if steps > MAX_DEPTH + 1 {
                 return Err(ReadError::Content(format!(

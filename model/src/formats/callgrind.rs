@@ -4,8 +4,8 @@
 //! for numbers are resolved over the whole file, objects, files and functions apart. One profile per event, in the event's
 //! unit where it names one (`Time_(10ns)`) or its writer is known to mean one (yappi, StackProf), counts otherwise.
 //!
-//! Wrong on purpose: there are no stacks in such files, see [`super::edges`]. Lines of code are not kept: functions are.
-//! Inlined pieces of other files count to the function they were inlined into.
+//! Wrong on purpose: such files contain no stacks, see [`super::edges`]. Lines of code are not kept, only functions.
+//! Code inlined from other files counts towards the function that contains it.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::profile::ProfileType;
 
-/// Most events of one file.
+/// The most events of one file.
 const MAX_EVENTS: usize = 64;
 
 /// True for the line that says what is counted.
@@ -28,10 +28,11 @@ pub(super) fn names_events(line: &str) -> bool {
 /// The type of an event, and what one of it is worth. `creator` is the file's own word for who wrote it.
 fn event(name: &str, creator: &str) -> (ProfileType, i64) {
     match (creator, name) {
-        // Microseconds of yappi's clock, which is the CPU's unless told otherwise (`yappi.py`, `_save_as_CALLGRIND`).
+        // Microseconds of yappi's clock, which is the CPU's unless configured otherwise (`yappi.py`,
+        // `_save_as_CALLGRIND`).
         ("yappi", "Ticks") => return (ProfileType::cpu(), 1_000),
-        // Samples, whatever the name says (`report.rb`, `print_callgrind`). How far apart they were asked for stands beside
-        // them and is not taken: timers of the kernel are coarser than that.
+        // Samples, despite the name (`report.rb`, `print_callgrind`). The requested interval is in the file but is not
+        // used: kernel timers are coarser.
         ("stackprof", "Instructions") => return (type_of("stackprof", "samples", "count", "samples", "count"), 1),
         _ => {}
     }
@@ -55,7 +56,7 @@ fn event(name: &str, creator: &str) -> (ProfileType, i64) {
     }
 }
 
-/// Names behind numbers: `(12) name` the first time, `(12)` after it.
+/// Abbreviated names: `(12) name` the first time, `(12)` afterwards.
 #[derive(Default)]
 struct Names<'t>(HashMap<&'t str, &'t str>);
 
@@ -94,7 +95,7 @@ struct State<'t> {
     object: &'t str,
     /// Of the function.
     file: &'t str,
-    /// Of the line that is told about: another one inside inlined code.
+    /// Of the current line: another file inside inlined code.
     line_file: &'t str,
     function: Option<u32>,
     called_object: Option<&'t str>,
@@ -116,7 +117,7 @@ impl<'t> State<'t> {
         Ok(frame)
     }
 
-    /// Takes `key=value`; false when the key is not known.
+    /// Processes `key=value`; false if the key is unknown.
     fn set(&mut self, key: &str, value: &'t str, at: usize, table: &mut Table) -> Result<bool, ReadError> {
         match key {
             "ob" => self.object = self.objects.resolve(value, at)?,
@@ -124,7 +125,7 @@ impl<'t> State<'t> {
                 self.file = self.files.resolve(value, at)?;
                 self.line_file = self.file;
             }
-            // The file of what was inlined: the function stays.
+            // The file of inlined code: the function stays.
             "fi" | "fe" => self.line_file = self.files.resolve(value, at)?,
             "fn" => {
                 let name = self.functions.resolve(value, at)?;
@@ -164,7 +165,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
         called: None,
         known: HashMap::new(),
     };
-    // The line behind `calls=` is what the calls cost in all, the line behind `jump=` costs nothing.
+    // The line after `calls=` is the inclusive cost of the calls, the line after `jump=` costs nothing.
     let (mut after_calls, mut after_jump) = (false, false);
     let mut seen_cost = false;
     for (at, line) in text.lines().enumerate() {
@@ -319,7 +320,7 @@ mod tests {
         }
     }
 
-    /// Writes a name as callgrind does: in full the first time, by its number after that.
+    /// Writes a name as callgrind does: in full the first time, then by its number.
     fn short(known: &mut Vec<String>, name: &str) -> String {
         match known.iter().position(|other| other == name) {
             Some(at) => format!("({at})"),
@@ -331,8 +332,8 @@ mod tests {
     }
 
     proptest! {
-        /// Writes what callgrind writes, with brackets and blanks in names, lines by their distance, calls, jumps and inlined
-        /// files, and reads it back.
+        /// Writes what callgrind writes, with brackets and blanks in names, relative line numbers, calls, jumps and
+        /// inlined files, and reads it back.
         #[test]
         fn what_callgrind_writes_is_read_back(
             functions in prop::collection::vec(

@@ -1,10 +1,10 @@
-//! Traces of Chrome: the CPU profiles in them, which are there with the category `disabled-by-default-v8.cpu_profiler`.
+//! Chrome traces: the CPU profiles in them, recorded with the category `disabled-by-default-v8.cpu_profiler`.
 //!
-//! Guarantees: pieces of one profile belong together by process and id (every process counts its ids from 1); the time of
-//! a sample is what lies between it and the next, as in [`super::v8_cpu`].
+//! Guarantees: chunks of one profile are matched by process and id (every process counts its ids from 1); the time of a
+//! sample extends to the next one, as in [`super::v8_cpu`].
 //!
-//! Wrong on purpose: the last sample of a profile that does not say when it ended has no time. Events that are no samples
-//! (what began and ended when) are not read.
+//! Wrong on purpose: the last sample of a profile that does not say when it ended has no time. Events other than
+//! samples (begin and end of work) are ignored.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ struct Event {
     args: Option<Args>,
 }
 
-/// Ids are texts or numbers.
+/// Ids are text or numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(untagged)]
 enum Id {
@@ -74,7 +74,7 @@ struct Piece {
     end: Option<f64>,
 }
 
-/// One profile, as far as it was read.
+/// A partially read profile.
 #[derive(Default)]
 struct Open {
     tree: Tree,
@@ -84,7 +84,7 @@ struct Open {
     hits: Vec<(f64, u64)>,
 }
 
-/// The events of an object or of a plain list, whose closing bracket may be missing (the program was killed).
+/// The events of an object or of a plain list, whose closing bracket may be missing (if the program was killed).
 fn events(json: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
     let json = json.trim_ascii();
     if !json.starts_with(b"[") {
@@ -158,7 +158,7 @@ mod tests {
         memory: 1 << 20,
     };
 
-    /// As Chromium 156 writes it, names changed: two processes, one id, a profile without a chunk.
+    /// As Chromium 156 writes it, with names changed: two processes, one id, a profile without a chunk.
     fn trace() -> String {
         let chunk = |pid: u32, nodes: &str, samples: &str, deltas: &str, more: &str| {
             format!(

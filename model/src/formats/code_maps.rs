@@ -1,8 +1,9 @@
-//! Addresses of a process that has ended, by the list of its memory (`/proc/PID/maps`) that allocators and profilers in C
-//! and C++ append to their files.
+//! Addresses in a process that has ended, resolved by its memory map (`/proc/PID/maps`), which allocators and profilers
+//! in C and C++ append to their files.
 //!
-//! Guarantees: an address is known by its file and its offset in it, never by where the process happened to have it; an
-//! address outside every file is `[unknown]`. Callers are known by the call (one before the return address).
+//! Guarantees: an address is identified by its file and its offset in it, never by where the process happened to load
+//! it; an address outside every file is `[unknown]`. Callers are identified by the call (one byte before the return
+//! address).
 
 use std::collections::HashMap;
 
@@ -18,15 +19,15 @@ struct Piece<'t> {
     path: &'t str,
 }
 
-/// What stands at addresses.
+/// What is mapped at which addresses.
 pub(super) struct CodeMaps<'t> {
-    /// By start; pieces do not overlap.
+    /// By start; mappings do not overlap.
     pieces: Vec<Piece<'t>>,
     known: HashMap<u64, u32>,
 }
 
 impl<'t> CodeMaps<'t> {
-    /// Reads the lines of the list; others, and pieces that are no code of a file, are passed over.
+    /// Reads the lines of the list; other lines, and mappings that are not code of a file, are skipped.
     pub(super) fn read(text: &'t str) -> CodeMaps<'t> {
         let mut pieces: Vec<Piece<'t>> = text.lines().filter_map(piece).collect();
         pieces.sort_by_key(|piece| piece.start);
@@ -40,7 +41,7 @@ impl<'t> CodeMaps<'t> {
     pub(super) fn stack(&mut self, addresses: &[u64], table: &mut Table) -> Result<Vec<u32>, ReadError> {
         let mut stack = Vec::with_capacity(addresses.len().min(super::table::MAX_DEPTH));
         for (at, &address) in addresses.iter().enumerate() {
-            // Of the leaf the address itself was seen.
+            // For the leaf, the address itself was sampled.
             let address = if at == 0 { address } else { address.saturating_sub(1) };
             stack.push(self.location(address, table)?);
         }
@@ -66,7 +67,7 @@ impl<'t> CodeMaps<'t> {
     }
 }
 
-/// A number behind `0x`, or of sixteen digits.
+/// A number after `0x`, or of sixteen digits.
 pub(super) fn hexadecimal(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }

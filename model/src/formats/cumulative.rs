@@ -2,12 +2,12 @@
 //! `mutex` and `block` profiles.
 //!
 //! Guarantees: a difference is never negative, and nothing is counted twice: the differences of one process add up to
-//! what it counted after the first look at it, whatever the order of the tables in its files. A value that fell, or a
-//! stack that is gone, can only mean another process, whose values count whole.
+//! what it counted since the first profile, whatever the order of the tables in its files. A value that decreased, or a
+//! stack that disappeared, can only mean another process, whose values count in full.
 //!
-//! Wrong on purpose: what a process counted before the first look, and between the last look and its end, is not seen.
-//! A restart after which no value is smaller than before is not noticed, and counts too little. A process that changes
-//! its sampling rate while it runs looks like a restart.
+//! Wrong on purpose: what a process counted before the first profile, and between the last one and its end, is not
+//! seen. A restart after which no value is smaller than before goes unnoticed, and counts too little. A process that
+//! changes its sampling rate while it runs looks like a restart.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -66,7 +66,7 @@ impl Baseline {
         self.taken_unix_ns
     }
 
-    /// Sums the chosen profiles by content, so that neither indices nor rows that are equal but for dropped labels matter.
+    /// Sums the chosen profiles by content, so that neither indices nor rows that differ only in dropped labels matter.
     fn of<'p>(profiles: impl Iterator<Item = &'p Profile>, taken_unix_ns: i64) -> Baseline {
         let mut types: BTreeMap<ProfileType, HashMap<u64, Counted>> = BTreeMap::new();
         for profile in profiles {
@@ -81,10 +81,10 @@ impl Baseline {
         Baseline { taken_unix_ns, types }
     }
 
-    /// True when this cannot be the same process as `earlier`.
+    /// True if this cannot be the same process as `earlier`.
     fn fell_below(&self, earlier: &Baseline) -> bool {
         earlier.types.iter().any(|(profile_type, before)| {
-            // A type that is no longer asked for says nothing about the process.
+            // A type that is no longer requested says nothing about the process.
             let Some(now) = self.types.get(profile_type) else {
                 return false;
             };
@@ -99,7 +99,7 @@ impl Baseline {
 /// removed: this is their starting point.
 ///
 /// # Errors
-/// When more than `limit` stacks would have to be remembered; the profiles are unchanged then.
+/// When more than `limit` stacks would have to be tracked; the profiles are then unchanged.
 pub fn difference(
     previous: Option<&Baseline>,
     profiles: &mut Vec<Profile>,
@@ -132,7 +132,7 @@ pub fn difference(
     })
 }
 
-/// Keeps one row for each stack and label set, with what it grew.
+/// Keeps one row for each stack and label set, with its increase.
 fn grow(profile: &mut Profile, before: &HashMap<u64, Counted>, now: &HashMap<u64, Counted>) {
     let keys = Keys::of(profile);
     let mut done = std::collections::HashSet::with_capacity(now.len());
@@ -149,7 +149,7 @@ fn grow(profile: &mut Profile, before: &HashMap<u64, Counted>, now: &HashMap<u64
     });
 }
 
-/// Identifiers by content of what a profile's samples mention.
+/// Identifiers, by content, of what a profile's samples refer to.
 struct Keys {
     stacks: Vec<u64>,
     label_sets: Vec<u64>,
@@ -198,7 +198,7 @@ mod tests {
         ProfileType::from_parts("memory", "alloc_space", "bytes", "space", "bytes")
     }
 
-    /// A file of a process whose functions have allocated so much; zeros are not written, as Go's reader leaves them out.
+    /// A file of a process whose functions have allocated these amounts; zeros are not written, as in Go.
     fn file(profile_type: &ProfileType, counters: &BTreeMap<u8, i64>, reversed: bool) -> Profile {
         let mut builder = ProfileBuilder::new(profile_type.clone(), 1);
         let mut rows: Vec<(&u8, &i64)> = counters.iter().filter(|(_, value)| **value > 0).collect();
@@ -240,7 +240,7 @@ mod tests {
         let grown = by_function(&profile.unwrap());
         assert_eq!(grown, BTreeMap::from([("f1".to_owned(), 30), ("f3".to_owned(), 5)]));
         assert!(!restarted);
-        // One stack is above what it was, but the process is another one: all of it is new.
+        // One stack is above its previous value, but the process is another one: all of it is new.
         let (profile, restarted) = step(&mut previous, &[(1, 200), (2, 1)], false);
         let grown = by_function(&profile.unwrap());
         assert_eq!(grown, BTreeMap::from([("f1".to_owned(), 200), ("f2".to_owned(), 1)]));
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn rows_of_one_stack_are_one_counter() {
-        // Go writes a row for each size of object: the same stack, told apart by a label that is not kept.
+        // Go writes a row per object size: the same stack, distinguished by a label that is not kept.
         let rows = |values: [i64; 2]| {
             let mut profile = file(&alloc_space(), &BTreeMap::from([(1, values[0])]), false);
             profile.samples.push(Sample {
@@ -290,7 +290,7 @@ mod tests {
         assert!(!second.restarted);
     }
 
-    /// What happens between two looks at a process.
+    /// What happens between two profiles of a process.
     #[derive(Debug, Clone)]
     struct Between {
         restart: bool,

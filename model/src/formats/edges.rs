@@ -1,8 +1,8 @@
-//! Profiles that know functions and who called them, but no stacks: callgrind, Python's `pstats`.
+//! Profiles that contain functions and their callers, but no stacks: callgrind, Python's `pstats`.
 //!
-//! What can be drawn of them is a tree of two levels, the function under its direct callers, and that is what it is made:
-//! under a frame that says so. Guarantees: the own values of functions are exact, and so is their sum. What a function spent
-//! itself is divided among its callers by what its calls cost in all, as `gprof` and its like do, which is a guess.
+//! They become a tree of two levels, each function below its direct callers, under a frame that says so. Guarantees:
+//! the self values of functions are exact, and so is their sum. A function's self value is divided among its callers in
+//! proportion to the inclusive cost of their calls, as in `gprof`, which is a guess.
 
 use std::collections::HashMap;
 
@@ -11,22 +11,22 @@ use super::{read_error::ReadError, table::Table};
 /// The outermost frame.
 pub(super) const ONE_LEVEL: &str = "[direct callers only]";
 
-/// Functions with their own value, and calls with their weight.
+/// Functions with their self value, and calls with their weight.
 #[derive(Debug, Default)]
 pub(super) struct Edges {
     own: HashMap<u32, i64>,
-    /// Weight of calls by (called, caller).
+    /// Weight of calls by (callee, caller).
     calls: HashMap<(u32, u32), u64>,
 }
 
 impl Edges {
-    /// Adds to what a function spent itself.
+    /// Adds to a function's self value.
     pub(super) fn spend(&mut self, function: u32, value: i64) {
         let own = self.own.entry(function).or_default();
         *own = own.saturating_add(value);
     }
 
-    /// Adds to the weight of the calls of a function by another.
+    /// Adds to the weight of a function's calls from another.
     pub(super) fn call(&mut self, called: u32, caller: u32, weight: u64) {
         let sum = self.calls.entry((called, caller)).or_default();
         *sum = sum.saturating_add(weight);
@@ -50,7 +50,7 @@ impl Edges {
                 .map(|((_, caller), weight)| (*caller, *weight))
                 .collect();
             let all: u128 = callers.iter().map(|(_, weight)| u128::from(*weight)).sum();
-            // Cut where the sum so far says, so that the pieces add up.
+            // Rounded on the running sum, so that the pieces add up.
             let (mut weight_so_far, mut value_so_far) = (0u128, 0i64);
             for &(caller, weight) in &callers {
                 weight_so_far += u128::from(weight);

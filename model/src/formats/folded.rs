@@ -1,19 +1,19 @@
-//! Collapsed stacks: a line per stack, frames from the root on with `;` between them, and a number at the end. Also the
-//! form without numbers, where each line is one sample.
+//! Collapsed stacks: one stack per line, frames from the root separated by `;`, and a number at the end. Also the form
+//! without numbers, in which each line is one sample.
 //!
-//! Guarantees: the sum is that of the lines, to half a unit where numbers have decimals; frames are taken apart as their
-//! tools write them ([`text_frame`](super::text_frame)); a line that is not of this form is named by its number and nothing
-//! of the text is taken. A text of two numbers a line is a comparison, and refused as one. The first line of a file that
-//! this program wrote says what its numbers are ([`header_of`]), whatever is asked.
+//! Guarantees: the sum is that of the lines, to half a unit if numbers have decimals; frames are parsed as their tools
+//! write them ([`text_frame`](super::text_frame)); if a line does not have this form, the error gives its number and
+//! nothing of the text is used. Text with two numbers per line is a comparison, and refused as such. The first line of
+//! a file written by this program says what its numbers are ([`header_of`]), whatever is requested.
 //!
-//! Wrong on purpose: a line that begins with `# ` is a comment, so no outermost frame may begin so.
+//! Wrong on purpose: a line that begins with `# ` is a comment, so no outermost frame may begin that way.
 
 use super::{Units, fractions::Fractions, meaning, text_frame};
 use crate::{profile::Profile, profile::ProfileType, profile_builder::ProfileBuilder, weight::TooHeavy};
 
-/// Most frames of one line.
+/// The most frames of one line.
 pub(super) const MAX_DEPTH: usize = 4096;
-/// How the first line begins that says what the numbers are.
+/// Beginning of the first line that says what the numbers are.
 const HEADER: &str = "# profile type: ";
 
 /// Why text was not read.
@@ -48,7 +48,7 @@ fn units_of_header(text: &str) -> Option<Units> {
     let meant = meaning::meaning(sample_type, unit, period_type, period_unit);
     let named = super::type_of(parts[0], sample_type, unit, period_type, period_unit);
     Some(Units {
-        // As it was stored: only units need to be understood.
+        // As stored: only the units need to be understood.
         profile_type: if meant.factor == 1 { named } else { meant.profile_type },
         factor: meant.factor,
         period: 0,
@@ -58,7 +58,7 @@ fn units_of_header(text: &str) -> Option<Units> {
 /// Reads collapsed stacks into at most `memory` bytes. With `numbers`, each line ends in one; without, each line counts 1.
 ///
 /// # Errors
-/// Names the line that is no stack; or the profile would need more memory.
+/// When a line is not a stack, which the error names; or the profile would need more memory.
 pub fn read(text: &str, units: &Units, numbers: bool, memory: u64) -> Result<Profile, FoldedError> {
     let said = units_of_header(text).filter(|_| numbers);
     let units = said.as_ref().unwrap_or(units);
@@ -86,7 +86,7 @@ pub fn read(text: &str, units: &Units, numbers: bool, memory: u64) -> Result<Pro
             }
             let frame = text_frame::split(frame);
             leaf_first.push(builder.frame(frame.function, frame.file, frame.line));
-            // Here, because one line may be the whole file.
+            // Checked here, because one line may be the whole file.
             builder.affordable()?;
         }
         if leaf_first.len() > MAX_DEPTH {
@@ -100,7 +100,7 @@ pub fn read(text: &str, units: &Units, numbers: bool, memory: u64) -> Result<Pro
         if !(0.0..=super::MOST_WEIGHT).contains(&weight) {
             return Err(wrong(format!("the number {count} is out of range")));
         }
-        // Where a number is no count of samples, the row was seen at least once.
+        // If a number is not a count of samples, the row was seen at least once.
         let samples = if units.period > 0 { count.round() as u64 } else { 1 };
         fractions.add(&mut builder, leaf_first, weight, samples)?;
         builder.affordable()?;
@@ -113,7 +113,7 @@ fn is_comment(line: &str) -> bool {
     line.is_empty() || line == "#" || line.starts_with("# ")
 }
 
-/// The frames of a stack, from the root on. The command line of a process may hold semicolons; it ends with its quote.
+/// The frames of a stack, from the root. A process's command line may contain semicolons; it ends at its closing quote.
 fn frames(stack: &str) -> impl Iterator<Item = &str> {
     let process = stack
         .starts_with("process ")
@@ -131,7 +131,7 @@ fn stack_and_number(line: &str) -> Result<(&str, f64), String> {
     let Some((stack, number)) = line.rsplit_once([' ', '\t']) else {
         return Err("the sample count is missing; expected `root;frame;leaf 12`".to_owned());
     };
-    // Only digits and a point: `inf`, `1e9` and signs are no counts of anything.
+    // Only digits and a point: `inf`, `1e9` and signs are not counts.
     let is_number = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let parsed = number.parse().ok().filter(|_| is_number);
     match parsed {
@@ -145,7 +145,7 @@ fn stack_and_number(line: &str) -> Result<(&str, f64), String> {
     }
 }
 
-/// Two numbers at the end of every line are a comparison, as `difffolded.pl` writes it.
+/// Two numbers at the end of every line are a comparison, as written by `difffolded.pl`.
 fn refuse_comparison(text: &str) -> Result<(), FoldedError> {
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let mut lines = text
@@ -155,7 +155,7 @@ fn refuse_comparison(text: &str) -> Result<(), FoldedError> {
     let two = |line: &str| {
         let mut words = line.trim_end().rsplit([' ', '\t']);
         let last_two = [words.next(), words.next()];
-        // Behind a process or thread, `worker 1` is a name.
+        // After a process or thread, `worker 1` is a name.
         last_two.iter().all(|word| word.is_some_and(is_number)) && words.next().is_some_and(|rest| !rest.is_empty())
     };
     let Some((first, line)) = lines.next() else {
@@ -190,11 +190,11 @@ mod tests {
         let different: String = (0..100).map(|n| format!("main;f{n} 1.5\n")).collect();
         let refused = super::read(&different, &cpu, true, 40_000).unwrap_err();
         assert!(matches!(refused, FoldedError::TooHeavy(_)), "{refused}");
-        // In the middle of a line as well: here its depth would be refused at the end.
+        // Also in the middle of a line: here its depth would be refused at the end.
         let deep: String = (0..MAX_DEPTH + 1).map(|n| format!("f{n};")).collect();
         let refused = super::read(&format!("{deep}leaf 1"), &cpu, true, 40_000).unwrap_err();
         assert!(matches!(refused, FoldedError::TooHeavy(_)), "{refused}");
-        // 101 names, and each stack twice: as long as it has fractions, too.
+        // 101 names, and each stack twice: once with fractions.
         super::read(&different, &cpu, true, 101 * 250 + 200 * 176).unwrap();
     }
 
@@ -309,7 +309,7 @@ mod tests {
             }
         }
 
-        /// Collapsed stacks as the tools write them: any name but `;`, whatever brackets, blanks and numbers it holds.
+        /// Collapsed stacks as tools write them: any name without `;`, including brackets, blanks and numbers.
         #[test]
         fn what_a_tool_writes_is_read_back(
             stacks in prop::collection::vec((prop::collection::vec("[a-zA-Z_<>(){}\\[\\]:.,*&$~0-9]{1,10}( [a-z0-9]{1,4})?", 1..6), 1u32..1000), 1..12),

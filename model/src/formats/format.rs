@@ -1,4 +1,4 @@
-//! The formats of profiles that are read, and what they are called.
+//! The supported formats of profiles, and their names.
 
 /// A supported format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,31 +11,31 @@ pub enum Format {
     Lines,
     /// The output of `perf script`.
     PerfScript,
-    /// A file of speedscope.
+    /// A speedscope file.
     Speedscope,
-    /// A flight recording of Java.
+    /// A Java flight recording.
     Jfr,
-    /// `.cpuprofile` of V8.
+    /// V8's `.cpuprofile`.
     CpuProfile,
-    /// `.heapprofile` of V8.
+    /// V8's `.heapprofile`.
     HeapProfile,
-    /// A trace of Chrome that holds CPU profiles.
+    /// A Chrome trace that contains CPU profiles.
     ChromeTrace,
-    /// Text of Austin.
+    /// Austin's text format.
     Austin,
     /// Austin's binary format.
     Mojo,
-    /// CPU samples of gperftools.
+    /// CPU samples from gperftools.
     GperftoolsCpu,
-    /// A heap of gperftools.
+    /// A heap profile from gperftools.
     GperftoolsHeap,
-    /// A heap of jemalloc.
+    /// A heap profile from jemalloc.
     Jemalloc,
-    /// What bpftrace prints.
+    /// Output of bpftrace.
     Bpftrace,
-    /// Costs and calls of callgrind.
+    /// Costs and calls from callgrind.
     Callgrind,
-    /// Times and calls of Python's cProfile.
+    /// Times and calls from Python's cProfile.
     Pstats,
 }
 
@@ -44,7 +44,7 @@ pub const FORMAT_NAMES: &str = "pprof, folded (collapsed), lines, perf-script, s
      chrome-trace, austin, mojo, gperftools-cpu, gperftools-heap, jemalloc, bpftrace, callgrind, pstats";
 
 impl Format {
-    /// The format of a name; `groups` and `collapsed` are other words for folded.
+    /// The format with this name; `groups` and `collapsed` are synonyms of folded.
     pub fn of_name(name: &str) -> Option<Format> {
         Some(match name {
             "pprof" => Format::Pprof,
@@ -68,7 +68,7 @@ impl Format {
         })
     }
 
-    /// Its first name.
+    /// Its primary name.
     pub fn name(self) -> &'static str {
         match self {
             Format::Pprof => "pprof",

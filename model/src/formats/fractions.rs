@@ -1,35 +1,35 @@
-//! Stacks with weights that are no whole numbers.
+//! Stacks with fractional weights.
 //!
-//! Guarantees: weights of one stack are added up before they are rounded, and what rounding takes from one stack goes to
-//! the next, so that the total is right to half a unit however many samples there are. Memory grows with the different
-//! stacks that have such weights.
+//! Guarantees: weights of one stack are added up before rounding, and what rounding takes from one stack goes to the
+//! next, so that the total is right to half a unit, however many samples there are. Memory grows with the number of
+//! distinct stacks that have such weights.
 
 use crate::{positions::Positions, profile_builder::ProfileBuilder, weight::TooHeavy, workload::LabelSet};
 
-/// Sums by stack, in the order in which the stacks came.
+/// Sums by stack, in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Fractions {
     /// Leaf first.
     stacks: Vec<Vec<u32>>,
     positions: Positions,
-    /// One for each stack.
+    /// One per stack.
     rows: Vec<Row>,
 }
 
 #[derive(Debug, Default)]
 struct Row {
-    /// Whole units, which would lose their last digits as a float.
+    /// Whole units, whose last digits a float would lose.
     whole: i64,
     fraction: f64,
     samples: u64,
 }
 
 impl Fractions {
-    /// Adds a weight, which must be neither negative nor above what fits into 63 bits. A whole one goes to the profile at
+    /// Adds a weight, which must be neither negative nor too large for 63 bits. A whole one is added to the profile at
     /// once.
     ///
     /// # Errors
-    /// There are more stacks than the builder's memory allows.
+    /// When there are more stacks than the builder's memory allows.
     pub(super) fn add(
         &mut self,
         builder: &mut ProfileBuilder,

@@ -1,11 +1,11 @@
-//! Files of gperftools: CPU profiles (words of the machine, then its list of files) and heap profiles (text).
+//! Files from gperftools: CPU profiles (machine words, then its memory map) and heap profiles (text).
 //!
-//! Guarantees: a CPU profile holds its samples, each worth the period of the header where that can be true; a heap profile
-//! gives objects and bytes in use and, as numbers that grow from the start of the process, allocated.
+//! Guarantees: a CPU profile contains its samples, each worth the period in the header if that is plausible; a heap
+//! profile gives objects and bytes in use and, cumulatively since the start of the process, allocated.
 //!
-//! Wrong on purpose: the period of the header is the one that was asked for. Timers of CPU time do not tick faster than the
-//! kernel's clock (4 ms at 250 Hz), so samples of a shorter period are counted and not taken as time, unless the sender says
-//! how many there are in a second.
+//! Wrong on purpose: the header contains the requested period. CPU timers do not tick faster than the kernel's clock (4
+//! ms at 250 Hz), so samples with a shorter period are counted and not converted to time, unless the sender gives the
+//! number of samples per second.
 
 use super::{
     Units,
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::profile::ProfileType;
 
-/// The shortest period that timers of CPU time keep: one tick of a kernel at 250 Hz.
+/// The shortest period that CPU timers can keep: one tick of a kernel at 250 Hz.
 const SHORTEST_PERIOD_US: u64 = 4_000;
 
-/// How wide a word is and which end comes first.
+/// Word size and byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Words {
     bytes: usize,
@@ -26,7 +26,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Of a file that begins as a CPU profile: `0 3 0 period 0`.
+    /// From a file that begins like a CPU profile: `0 3 0 period 0`.
     pub(super) fn of(file: &[u8]) -> Option<Words> {
         [(8, false), (8, true), (4, false), (4, true)]
             .map(|(bytes, big_end_first)| Words { bytes, big_end_first })
@@ -79,7 +79,7 @@ pub(super) fn read_cpu(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError>
         },
     };
     let mut table = Table::new(vec![Column::new(units.profile_type, units.period)], how.memory);
-    // The records end with one of no samples and the address 0; text follows.
+    // The records end with one of zero samples and the address 0; text follows.
     let mut at = 5;
     let mut records = Vec::new();
     loop {
@@ -111,7 +111,7 @@ pub(super) fn read_cpu(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError>
     table.finish(0, 0)
 }
 
-/// Two counts of a heap: objects and bytes.
+/// A pair of heap counts: objects and bytes.
 pub(super) type Counts = [f64; 2];
 
 /// The columns of a heap: objects and bytes, in use and allocated since the start.
@@ -128,7 +128,7 @@ pub(super) fn heap_table(how: &How<'_>) -> Table {
     )
 }
 
-/// `1: 4096 [ 2: 8192]`: in use, and allocated since the start. The rest of the line comes third.
+/// `1: 4096 [ 2: 8192]`: in use, and allocated since the start. Third, the rest of the line.
 pub(super) fn counts(line: &str) -> Option<(Counts, Counts, &str)> {
     let (in_use, rest) = line.split_once('[')?;
     let (allocated, rest) = rest.split_once(']')?;
@@ -140,8 +140,8 @@ pub(super) fn counts(line: &str) -> Option<(Counts, Counts, &str)> {
     Some((pair(in_use)?, pair(allocated)?, rest))
 }
 
-/// What objects that were seen stand for, when every `period` bytes one was looked at: those of their size are missed with
-/// the probability e^(-size/period).
+/// What sampled objects stand for if one every `period` bytes was sampled: an object of their size is missed with
+/// probability e^(-size/period).
 pub(super) fn unsampled([objects, bytes]: Counts, period: f64) -> Counts {
     if objects <= 0.0 || bytes <= 0.0 || period <= 1.0 {
         return [objects, bytes];
@@ -155,13 +155,13 @@ pub(super) fn add_heap(table: &mut Table, stack: Vec<u32>, in_use: Counts, alloc
     let row = table.row(stack)?;
     for (column, value) in in_use.into_iter().chain(allocated).enumerate() {
         let value = value.round().max(0.0) as i64;
-        // Seen at least once, however many it stands for.
+        // Sampled at least once, however many it stands for.
         table.add(row, column, value, u64::from(value > 0))?;
     }
     Ok(())
 }
 
-/// The addresses behind a `@`.
+/// The addresses after an `@`.
 pub(super) fn addresses(text: &str) -> Option<Vec<u64>> {
     let words = text.trim().strip_prefix('@')?.split_ascii_whitespace();
     words.take(MAX_DEPTH + 1).map(hexadecimal).collect()
@@ -269,7 +269,7 @@ mod tests {
             };
             profile.stacks[0].iter().map(name).collect::<Vec<_>>()
         };
-        // Return addresses lie behind their call.
+        // Return addresses follow their call.
         assert_eq!(names(&file), ["0x110", "0x120", "[unknown]"]);
     }
 
@@ -291,7 +291,7 @@ mod tests {
         ) {
             let addresses = |stack: &[u64]| stack.iter().map(|address| format!(" {address:#018x}")).collect::<String>();
             let mut plain = "heap profile:   1:  2 [  3:  4] @ heapprofile\n".to_owned();
-            // With so small a period every object was seen.
+            // With such a small period, every object was sampled.
             let mut sampled = "heap_v2/1\n  t*: 1: 2 [0: 0]\n  t0: 1: 2 [0: 0]\n".to_owned();
             for (objects, size, more, stack) in &rows {
                 let all = objects + more;

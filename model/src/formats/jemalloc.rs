@@ -1,9 +1,9 @@
-//! Heap profiles of jemalloc (`heap_v2/524288`): text, a stack and what every thread holds of it.
+//! jemalloc's heap profiles (`heap_v2/524288`): text, each stack with what every thread holds of it.
 //!
-//! Guarantees: every stack counts once (the line `t*`, not those of its threads), scaled up from what was sampled as
-//! jemalloc's own tool does. What was allocated since the start is there only where `prof_accum` was on.
+//! Guarantees: every stack counts once (the line `t*`, not those of its threads), scaled up from the samples as
+//! jemalloc's own tool does. Allocations since the start are included only if `prof_accum` was on.
 //!
-//! Wrong on purpose: since 5.3 jemalloc bends the numbers it writes so that this scaling is right on average
+//! Wrong on purpose: since 5.3, jemalloc adjusts the numbers it writes so that this scaling is right on average
 //! (`prof_unbias`): bytes divided by objects is not the mean size of anything.
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     table::How,
 };
 
-/// How a file begins.
+/// Beginning of the file.
 pub(super) const BEGINNING: &str = "heap_v2/";
 
 /// Reads a file.
@@ -41,7 +41,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
                     format!("`{}` is not `t*: objects: bytes [objects: bytes]`", shown(line)),
                 )
             })?;
-            // The first is the sum of all stacks.
+            // The first line is the sum of all stacks.
             let Some(addresses) = open.take() else { continue };
             let stack = maps.stack(&addresses, &mut table)?;
             add_heap(

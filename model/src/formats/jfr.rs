@@ -1,22 +1,22 @@
-//! Java's flight recordings (JFR), as the JDK and async-profiler write them, of the version 2 that JDK 9 began.
+//! Java flight recordings (JFR), as written by the JDK and async-profiler, in version 2 of the format (since JDK 9).
 //!
 //! What becomes of the events, each with its stack:
-//! - `jdk.ExecutionSample`: the period of the recording as *wall* time, because the JDK looks at threads that run Java code
-//!   at moments of time, whether they have a CPU or not; async-profiler samples CPU time into the same event and says so
-//!   (`event=cpu`, `itimer`, `ctimer`): then it is CPU time. `kind=cpu` or `wall` says it for the recording.
+//! - `jdk.ExecutionSample`: the period of the recording as *wall* time, because the JDK samples threads that run Java
+//!   code at points in time, whether they are on a CPU or not; async-profiler samples CPU time into the same event and
+//!   says so (`event=cpu`, `itimer`, `ctimer`): then it is CPU time. `kind=cpu` or `wall` says it for the recording.
 //! - `jdk.CPUTimeSample`: CPU time, by the period each one carries. `profiler.WallClockSample`: wall time.
-//! - `jdk.NativeMethodSample`: a count of its own, never time: a thread that sleeps in `accept` is sampled too.
-//! - `jdk.ObjectAllocationSample`: its weight as bytes allocated; where there is none, the events of TLABs.
+//! - `jdk.NativeMethodSample`: a count of its own, never time: a thread that sleeps in `accept` is sampled, too.
+//! - `jdk.ObjectAllocationSample`: its weight as bytes allocated; if there is none, the events of TLABs.
 //! - `jdk.JavaMonitorEnter`: how long threads waited for locks, and how often; `jdk.ThreadPark`: the same for blocking.
 //!
-//! Guarantees: sums per type are those of `jfr print` over all chunks; lengths and counts of the file are never trusted:
-//! what is kept is charged, what is passed over is bounded by work, and pools that lead round are refused.
+//! Guarantees: sums per type are those of `jfr print` over all chunks; lengths and counts in the file are never
+//! trusted: what is kept is charged, what is skipped is bounded by work, and circular pools are refused.
 //!
-//! Wrong on purpose: threads, states, classes of objects and the instants of events are not kept. Waits shorter than the
-//! recording's threshold are not in the file. Stacks are as deep as the recording allows (64 frames unless told otherwise):
-//! those that were cut begin with `[frames cut]`.
+//! Wrong on purpose: threads, states, object classes and event times are not kept. Waits shorter than the recording's
+//! threshold are not in the file. Stacks are as deep as the recording allows (64 frames by default): truncated ones
+//! begin with `[frames cut]`.
 //!
-//! The crate `jfrs` reads the same files and takes lengths at their word, which a server cannot.
+//! The crate `jfrs` reads the same files but trusts lengths, which a server cannot do.
 
 mod chunk;
 mod cursor;
@@ -39,7 +39,7 @@ use crate::profile::ProfileType;
 
 /// First bytes.
 pub(super) const MAGIC: &[u8] = b"FLR\0";
-/// What the JDK's own settings say, where a recording does not.
+/// The JDK's default settings, for recordings that state none.
 const PERIOD_OF_JDK_NS: i64 = 20_000_000;
 /// The same for async-profiler.
 const PERIOD_OF_ASYNC_PROFILER_NS: i64 = 10_000_000;
@@ -74,15 +74,15 @@ fn columns() -> Vec<Column> {
 /// What a recording says about how it was made.
 #[derive(Debug, Default)]
 struct Settings {
-    /// Period of `jdk.ExecutionSample` by the JDK.
+    /// Period of `jdk.ExecutionSample` according to the JDK.
     period_ns: Option<i64>,
-    /// What async-profiler sampled by, and how often.
+    /// The event that async-profiler sampled by, and its interval.
     event: Option<String>,
     interval_ns: i64,
     wall_ns: i64,
 }
 
-/// What a sample of execution is worth, and in which column.
+/// The value of an execution sample, and its column.
 #[derive(Debug, Clone, Copy)]
 struct Worth {
     column: usize,
@@ -90,7 +90,7 @@ struct Worth {
 }
 
 impl Settings {
-    /// Takes a setting of the event of the name `of`.
+    /// Processes a setting of the event named `of`.
     fn set(&mut self, of: &str, name: &str, value: &str) {
         let number = || value.parse::<i64>().unwrap_or(0).max(0);
         match (of, name) {
@@ -119,7 +119,7 @@ impl Settings {
                 value: or(self.interval_ns, WALL_PERIOD_OF_ASYNC_PROFILER_NS),
             },
             Some(event) => {
-                // Counters of the machine: an interval of events.
+                // Hardware counters: an interval of events.
                 table.columns[OTHER] = Column::new(type_of("perf", event, "count", event, "count"), 0);
                 return Worth {
                     column: OTHER,
@@ -181,10 +181,10 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
     sums.finish(table, start_ns, end_ns)
 }
 
-/// What is summed over all chunks.
+/// Sums over all chunks.
 #[derive(Default)]
 struct Sums {
-    /// Rows and bytes of allocations in TLABs, used where the better event is missing.
+    /// Rows and bytes of allocations in TLABs, used if the better event is missing.
     tlab: HashMap<usize, (i64, u64)>,
     tlab_events: u64,
     weighted: bool,
@@ -284,7 +284,7 @@ impl Sums {
         }
         let mut beside = 0;
         if self.weighted {
-            // The same allocations once more.
+            // The same allocations again.
             beside = self.tlab_events;
         } else {
             for (row, (bytes, events)) in self.tlab {
@@ -332,7 +332,7 @@ mod tests {
             worth(&[("period", "10 ms")], Some("cpu"), None),
             told("cpu", 10_000_000)
         );
-        // What a client says of all its profiles is no statement about this one.
+        // A client's setting for all its profiles is no statement about this one.
         assert_eq!(
             worth(&[("period", "10 ms")], Some("samples"), Some(100)),
             told("wall", 10_000_000)

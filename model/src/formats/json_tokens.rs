@@ -1,8 +1,8 @@
-//! The tokens of a JSON text, one after the other, for texts that nest deeper than a parser of values follows.
+//! The tokens of a JSON text, one after the other, for text that nests deeper than a value parser allows.
 //!
-//! Guarantees: no recursion and no memory beside the text of one string; every token moves on by one byte at least.
+//! Guarantees: no recursion, and no memory apart from one string; every token advances by at least one byte.
 //!
-//! Wrong on purpose: commas and colons are passed over where they stand, so that some texts are read that are not quite
+//! Wrong on purpose: commas and colons are skipped wherever they are, so that some text is accepted that is not quite
 //! JSON.
 
 use std::borrow::Cow;
@@ -20,9 +20,9 @@ pub(super) enum Token<'t> {
     ListStart,
     /// `]`
     ListEnd,
-    /// A name in an object: a string with a colon behind it.
+    /// A name in an object: a string followed by a colon.
     Key(Cow<'t, str>),
-    /// A string that is a value.
+    /// A string value.
     Text(Cow<'t, str>),
     /// A number.
     Number(f64),
@@ -30,7 +30,7 @@ pub(super) enum Token<'t> {
     Word,
 }
 
-/// A text that is being read.
+/// Text being read.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens<'t> {
     text: &'t [u8],
@@ -43,7 +43,7 @@ impl<'t> Tokens<'t> {
         Tokens { text, at: 0 }
     }
 
-    /// Where the next token is looked for.
+    /// Where the search for the next token starts.
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -115,7 +115,7 @@ impl<'t> Tokens<'t> {
         Ok(Cow::Owned(text))
     }
 
-    /// Passes over the value that comes next.
+    /// Skips the next value.
     pub(super) fn skip_value(&mut self) -> Result<(), ReadError> {
         let mut depth = 0usize;
         loop {
@@ -136,7 +136,7 @@ impl<'t> Tokens<'t> {
     }
 }
 
-/// The names in the outermost object, as far as the text is whole; those of its first element for a list.
+/// The names in the outermost object, as far as the text is complete; for a list, those of its first element.
 pub(super) fn top_keys(text: &[u8], mut each: impl FnMut(&str)) {
     let mut tokens = Tokens::new(text);
     let Ok(Some(first)) = tokens.next() else { return };

@@ -1,6 +1,6 @@
-//! Values of Python's `marshal`, as far as `pstats` files hold them: dictionaries, tuples, numbers, texts.
+//! Values of Python's `marshal`, as far as `pstats` files contain them: dictionaries, tuples, numbers, text.
 //!
-//! Guarantees: nesting is bounded, also through references, which lead back to plain values and tuples of them only; every
+//! Guarantees: nesting is bounded, even through references, which lead only to plain values and tuples of them; every
 //! value is charged to an allowance.
 
 use std::rc::Rc;
@@ -8,21 +8,21 @@ use std::rc::Rc;
 use super::read_error::ReadError;
 use crate::weight::Allowance;
 
-/// Deepest nesting; files of `pstats` have four levels.
+/// Deepest nesting; `pstats` files have four levels.
 const MAX_DEPTH: usize = 8;
-/// Set on the type of what may be referred to later.
+/// Set on the type of values that may be referred to later.
 const MAY_BE_REFERRED_TO: u8 = 0x80;
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
-    /// `None` and other single things.
+    /// `None` and other singletons.
     Nothing,
     /// A whole number.
     Int(i64),
     /// A number.
     Float(f64),
-    /// A text; bytes that are no UTF-8 are replaced.
+    /// Text; invalid UTF-8 is replaced.
     Text(std::borrow::Cow<'a, str>),
     /// A tuple or list.
     Tuple(Rc<[Value<'a>]>),
@@ -30,7 +30,7 @@ pub(super) enum Value<'a> {
     Dict(Rc<[(Value<'a>, Value<'a>)]>),
 }
 
-/// A file that is read.
+/// A file being read.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -44,7 +44,7 @@ impl Value<'_> {
         !matches!(self, Value::Tuple(_) | Value::Dict(_))
     }
 
-    /// What references may lead to: how deep it nests is known.
+    /// Whether references may lead to it: the depth of its nesting is known.
     fn may_be_referred_to(&self) -> bool {
         match self {
             Value::Tuple(values) => values.iter().all(Value::is_plain),
@@ -54,7 +54,7 @@ impl Value<'_> {
 }
 
 impl<'a> Reader<'a> {
-    /// From the beginning of some bytes; values may take so much memory.
+    /// From the beginning of the bytes; values may take at most `memory` bytes.
     pub(super) fn new(bytes: &'a [u8], memory: u64) -> Reader<'a> {
         Reader {
             bytes,
@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Where it stands.
+    /// The current position.
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         let code = self.byte()?;
         self.allowance.bytes(120)?;
         let kept = code & MAY_BE_REFERRED_TO != 0;
-        // Its number is given before what it holds is read.
+        // Its number is assigned before its contents are read.
         let slot = self.references.len();
         if kept {
             self.references.push(Value::Nothing);
@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
         Ok(Value::Tuple(values.into()))
     }
 
-    /// A whole number of any size, in digits of 15 bits.
+    /// An integer of any size, in digits of 15 bits.
     fn long(&mut self, at: usize) -> Result<Value<'a>, ReadError> {
         let digits = self.four()?;
         let mut value: i64 = 0;

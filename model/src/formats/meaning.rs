@@ -1,12 +1,12 @@
-//! What the numbers of other profilers mean: one table for all doors.
+//! What the numbers of other profilers mean: one table for all endpoints.
 //!
-//! Guarantees: a type is the same whichever door it came through and however its sender spells it: time is in nanoseconds,
-//! sizes are in bytes, CPU time has one type, wall time another, memory that was allocated a third, memory in use (a gauge)
-//! a fourth; periods are converted with their values. Names and units are matched without case, and `-` or a blank is as
-//! good as `_`. What nobody knows keeps the sender's words.
+//! Guarantees: a type is the same whichever endpoint it arrived at and however its sender spells it: time is in
+//! nanoseconds, sizes are in bytes, CPU time has one type, wall time another, allocated memory a third, memory in use
+//! (a gauge) a fourth; periods are converted with their values. Names and units ignore case, and `-` or a blank equals
+//! `_`. Unknown ones keep the sender's words.
 //!
-//! Wrong on purpose: a kibibyte and a kilobyte are both 1,024 bytes, as in pprof; sample types that only one sampler has
-//! (exceptions, GPU) are kept under its own words.
+//! Wrong on purpose: a kibibyte and a kilobyte are both 1,024 bytes, as in pprof; sample types that only one sampler
+//! has (exceptions, GPU) keep its names.
 
 use super::{name_of, type_of};
 use crate::profile::{Profile, ProfileType};
@@ -25,11 +25,11 @@ pub struct Meaning {
 /// Wall time in nanoseconds, as every endpoint stores it.
 pub const WALL: &str = "wall:wall:nanoseconds:wall:nanoseconds";
 
-/// Nanoseconds of a unit of time, in any of its spellings.
+/// Nanoseconds in a unit of time, in any spelling.
 pub fn time_unit(unit: &str) -> Option<i64> {
     Some(match unit.trim().to_lowercase().as_str() {
         "ns" | "nsec" | "nanos" | "nanosecond" | "nanoseconds" => 1,
-        // The sign of micro and the Greek letter are different characters.
+        // The micro sign and the Greek letter are different characters.
         "us" | "\u{b5}s" | "\u{3bc}s" | "usec" | "micros" | "microsecond" | "microseconds" => 1_000,
         "ms" | "msec" | "millis" | "millisecond" | "milliseconds" => 1_000_000,
         "s" | "sec" | "secs" | "second" | "seconds" => 1_000_000_000,
@@ -38,7 +38,7 @@ pub fn time_unit(unit: &str) -> Option<i64> {
     })
 }
 
-/// Bytes of a unit of size.
+/// Bytes in a unit of size.
 pub fn size_unit(unit: &str) -> Option<i64> {
     Some(match unit.trim().to_lowercase().as_str() {
         "b" | "byte" | "bytes" => 1,
@@ -49,7 +49,7 @@ pub fn size_unit(unit: &str) -> Option<i64> {
     })
 }
 
-/// The unit that values of one are stored in, and what they are multiplied by.
+/// The unit in which values of a unit are stored, and the factor.
 fn unit_of(unit: &str) -> (&str, i64) {
     if let Some(factor) = time_unit(unit) {
         ("nanoseconds", factor)
@@ -62,7 +62,7 @@ fn unit_of(unit: &str) -> (&str, i64) {
     }
 }
 
-/// True for the words for plain numbers.
+/// True for names of plain numbers.
 fn is_count(unit: &str) -> bool {
     matches!(
         unit.trim().to_lowercase().as_str(),
@@ -70,12 +70,12 @@ fn is_count(unit: &str) -> bool {
     )
 }
 
-/// A word as the table has it.
+/// A word as spelled in the table.
 fn word(text: &str) -> String {
     text.trim().to_lowercase().replace(['-', ' '], "_")
 }
 
-/// The clock that a word names.
+/// The clock named by a word.
 fn clock(word: &str) -> Option<&'static str> {
     match word {
         "cpu" | "cpu_time" | "process_cpu" => Some("cpu"),
@@ -115,7 +115,7 @@ pub fn meaning(kind: &str, unit: &str, period_type: &str, period_unit: &str) -> 
         _ => {}
     }
     let period_type = period_clock.unwrap_or(period_type);
-    // Only samples are of the clock that set them off: what else is counted beside them is not.
+    // Only samples belong to the clock that triggered them; other counts in the file do not.
     let name = match (period_clock, kind_word.as_str()) {
         (Some("wall"), "samples" | "sample") => "wall".to_owned(),
         (Some(_), "samples" | "sample") => "process_cpu".to_owned(),
@@ -129,8 +129,8 @@ pub fn meaning(kind: &str, unit: &str, period_type: &str, period_unit: &str) -> 
     }
 }
 
-/// Which of a file's types says how often the stacks of another were seen: for ddtrace's types each has its own, all
-/// other samplers have one for all.
+/// Which of a file's types counts the samples of another: for ddtrace's types each has its own, all other samplers have
+/// one for all.
 pub(crate) fn counts_of(kinds: &[(&str, &str)], at: usize) -> Option<usize> {
     let own = match word(kinds[at].0).as_str() {
         "cpu_time" => "cpu_samples",
@@ -152,7 +152,7 @@ pub(crate) fn counts_of(kinds: &[(&str, &str)], at: usize) -> Option<usize> {
     find(&|kind| kind == own).or_else(|| find(&|kind| matches!(kind, "samples" | "sample" | "contentions")))
 }
 
-/// The clock whose time a type measures, `cpu` or `wall`.
+/// The clock that a type measures, `cpu` or `wall`.
 pub(crate) fn clock_of(profile_type: &ProfileType) -> Option<&'static str> {
     match profile_type.0.as_str() {
         ProfileType::CPU => Some("cpu"),
@@ -161,8 +161,8 @@ pub(crate) fn clock_of(profile_type: &ProfileType) -> Option<&'static str> {
     }
 }
 
-/// Samples that a clock set off at a known distance become its time, where no other of the profiles is that time already:
-/// beside it, samples are the same thing counted once more.
+/// Samples triggered by a clock at a known interval become its time, unless another profile already is that time: then
+/// they would count the same thing twice.
 pub(crate) fn samples_as_time<'p>(profiles: impl IntoIterator<Item = &'p mut Profile>, known: &[ProfileType]) {
     for profile in profiles {
         let Some(clock) = profile.sampled_by() else { continue };
@@ -172,12 +172,13 @@ pub(crate) fn samples_as_time<'p>(profiles: impl IntoIterator<Item = &'p mut Pro
     }
 }
 
-/// The length of a recording. Some senders write the moment it ended instead, which is longer than any recording.
+/// The length of a recording. Some senders write the time at which it ended instead, which is longer than any
+/// recording.
 ///
 /// # Errors
-/// When it can be neither.
+/// When it is neither.
 pub(crate) fn duration_of(start_unix_ns: i64, duration_ns: i64) -> Result<i64, String> {
-    /// 2001: no moment is before it, and no recording is that long.
+    /// 2001: no end is earlier, and no recording is that long.
     const MOMENT_NS: i64 = 1_000_000_000_000_000_000;
     const DAY_NS: i64 = 86_400_000_000_000;
     if duration_ns < MOMENT_NS {
@@ -236,7 +237,7 @@ mod tests {
             ),
             ("lock-acquire", "count", "mutex:contentions:count:contentions:count"),
         ] {
-            // ddtrace names one period for all of its types.
+            // ddtrace names one period for all its types.
             let meant = meaning(kind, unit, "cpu-time", "nanoseconds");
             assert_eq!(meant.profile_type.0, expected, "{kind}");
         }

@@ -1,9 +1,9 @@
-//! MOJO, the binary form of Austin's samples (also of echion).
+//! MOJO, the binary form of Austin's samples (also used by echion).
 //!
-//! Guarantees: those of [`super::austin`], which takes the samples; a reference to a frame or a string that was not
-//! defined is refused with its place. Stacks that repeat the one before (version 4 and later) are put together again.
+//! Guarantees: those of [`super::austin`], which receives the samples; a reference to an undefined frame or string is
+//! refused with its position. Stacks that repeat part of the previous one (version 4 and later) are reassembled.
 //!
-//! Wrong on purpose: what coroutines waited for beside the stack (task events) is passed over.
+//! Wrong on purpose: what coroutines waited for outside the stack (task events) is ignored.
 
 use std::collections::HashMap;
 
@@ -57,12 +57,12 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// The sample that is being read.
+/// The sample being read.
 #[derive(Default)]
 struct Open<'a> {
     process: i64,
     thread: &'a str,
-    /// From the root on.
+    /// From the root.
     frames: Vec<u32>,
     metrics: Metrics,
     measured: bool,
@@ -111,7 +111,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
                 let open = open.as_ref().ok_or_else(outside)?;
                 let (key, file, scope, line) = (bytes.int()?, bytes.int()?, bytes.int()?, bytes.int()?);
                 if version > 1 {
-                    // The end of the line, and columns.
+                    // The end line, and columns.
                     for _ in 0..3 {
                         bytes.int()?;
                     }
@@ -177,7 +177,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
                 let open = open.as_mut().ok_or_else(outside)?;
                 let before = last.get(&(open.process, open.thread));
                 let mut whole = before.cloned().unwrap_or_default();
-                // What lay above the interpreter's frames was another call then.
+                // Native frames above the interpreter's belonged to another call.
                 while whole.last().is_some_and(|&top| native[top as usize]) {
                     whole.pop();
                 }

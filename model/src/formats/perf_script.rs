@@ -1,15 +1,15 @@
-//! The text of `perf script`: a line about the sample, a line per frame from the leaf on, an empty line.
+//! The text of `perf script`: a line about the sample, a line per frame from the leaf, an empty line.
 //!
-//! Guarantees: every sample of the text is counted once, under its event; of more than [`MAX_EVENTS`] events the largest are
-//! kept and the others are said. Events are told apart by their whole name: of `cycles:u` only the modifier is cut, so
-//! `sched:sched_switch` and `sched:sched_wakeup` are two, while the cycles of the two kinds of cores of one machine
-//! (`cpu_core/cycles/`, `cpu_atom/cycles/`) are one. A text that holds no sample is refused with the line that was not
-//! understood. The command is the outermost frame, as in other tools, so that processes stay apart; it may hold blanks and
-//! numbers.
+//! Guarantees: every sample in the text is counted once, under its event; if there are more than [`MAX_EVENTS`] events,
+//! the largest are kept and the others are reported. Events are distinguished by their whole name: only modifiers are
+//! cut, as in `cycles:u`, so `sched:sched_switch` and `sched:sched_wakeup` are two, while the cycles of two kinds of
+//! cores in one machine (`cpu_core/cycles/`, `cpu_atom/cycles/`) are one. Text without any sample is refused with the
+//! line that was not understood. The command is the outermost frame, as in other tools, so that processes stay
+//! separate; it may contain blanks and numbers.
 //!
-//! Wrong on purpose: the times of `perf` count from the start of the machine; only their distance is used. A clock whose
-//! samples carry no period is taken to tick as often as its times say, or else 100 times a second, and both are said.
-//! Without a rate, events other than the CPU clocks are counted in their own unit and not turned into time.
+//! Wrong on purpose: `perf` counts time from boot; only differences are used. A clock whose samples carry no period is
+//! assumed to tick as often as its times suggest, or else 100 times a second; either is reported. Without a rate,
+//! events other than the CPU clocks are counted in their own unit and not converted to time.
 
 mod lines;
 
@@ -20,10 +20,10 @@ use self::lines::{FrameLine, Head, frame, head, source_line};
 use super::{NS, Units, folded::MAX_DEPTH, type_of};
 use crate::{otlp::Rejected, profile::Profile, profile_builder::ProfileBuilder, workload::LabelSet};
 
-/// Most events of one text that become profiles.
+/// The most events of one text that become profiles.
 pub const MAX_EVENTS: usize = 16;
 
-/// Text that is not of `perf script`.
+/// Text that is not from `perf script`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct PerfScriptError {
@@ -33,10 +33,10 @@ pub struct PerfScriptError {
     pub what: String,
 }
 
-/// What the text holds.
+/// The contents of the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PerfScript {
-    /// One for each event; that of most samples first.
+    /// One per event; the one with most samples first.
     pub profiles: Vec<Profile>,
     /// Samples of events beyond the limit.
     pub left_out: Vec<Rejected>,
@@ -44,7 +44,7 @@ pub struct PerfScript {
     pub changed: Vec<Rejected>,
 }
 
-/// How the values of an event are to be read.
+/// How an event's values are interpreted.
 struct Plan {
     units: Units,
     /// Whether each sample is worth its own period.
@@ -52,7 +52,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// `rate_hz` is that of the sender.
+    /// `rate_hz` is the sender's.
     fn of(event: &str, seen: &Seen, rate_hz: Option<u32>, changed: &mut Vec<Rejected>) -> Plan {
         let is_clock = matches!(event, "cpu-clock" | "task-clock" | "");
         if let Some(rate) = rate_hz {
@@ -73,8 +73,8 @@ impl Plan {
         }
         let mut units = Units::cpu(super::DEFAULT_RATE_HZ);
         let without_period = seen.samples - seen.with_period;
-        // Whatever set off samples of which even the event is not named, it was a clock unless told otherwise. Its period
-        // would be in a unit that nobody names either.
+        // Whatever triggered samples without even an event name is assumed to be a clock. A period would be in an
+        // unknown unit, too.
         let own_periods = !event.is_empty();
         if without_period > 0 || !own_periods {
             let reason = match seen.tick_ns() {
@@ -92,22 +92,23 @@ impl Plan {
     }
 }
 
-/// What a first look at an event saw.
+/// What a first pass over an event found.
 #[derive(Default)]
 struct Seen<'t> {
     samples: u64,
     with_period: u64,
-    /// The last time in each lane, and the distances within lanes.
+    /// The last time in each lane, and the intervals within lanes.
     last: HashMap<&'t str, i64>,
     distances: Vec<i64>,
 }
 
 impl Seen<'_> {
-    /// The distance of two samples of a clock. Whoever sleeps is not sampled, so distances are too long rather than too
-    /// short: the one that a quarter of them is below. `None` where they are too few, or no clock ticks so.
+    /// The interval between samples of a clock. Threads that sleep are not sampled, so intervals are too long rather
+    /// than too short: the result is their lower quartile. `None` if there are too few, or if it is not a plausible
+    /// tick.
     fn tick_ns(&self) -> Option<i64> {
         const FEWEST: usize = 8;
-        // What the kernel allows, and slower than anyone samples.
+        // From the kernel's limit to slower than anyone samples.
         const TICKS: std::ops::RangeInclusive<i64> = 10_000..=NS;
         let mut distances = self.distances.clone();
         if distances.len() < FEWEST {
@@ -119,10 +120,10 @@ impl Seen<'_> {
     }
 }
 
-/// Most distances that are looked at.
+/// The most intervals inspected.
 const MOST_DISTANCES: usize = 100_000;
 
-/// Looks at the events of a text, that of most samples first.
+/// The events of a text after a first pass, the one with most samples first.
 fn events(text: &str) -> Vec<(&str, Seen<'_>)> {
     let mut events: HashMap<&str, Seen<'_>> = HashMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -153,7 +154,7 @@ struct Reading {
     last_ns: i64,
 }
 
-/// A sample that is being read; its frames leaf first.
+/// A sample being read; its frames leaf first.
 struct Open<'t> {
     head: Head<'t>,
     frames: Vec<FrameLine<'t>>,
@@ -190,7 +191,7 @@ impl Reading {
 /// Reads the text. With a rate, each sample of the most frequent event is worth its share of a second of CPU time.
 ///
 /// # Errors
-/// Names the line that is of no sample.
+/// When a line belongs to no sample; the error names it.
 pub fn read(text: &str, rate_hz: Option<u32>) -> Result<PerfScript, PerfScriptError> {
     let events = events(text);
     let (mut left_out, mut changed) = (Vec::new(), Vec::new());
@@ -366,8 +367,8 @@ mod tests {
             }
         }
 
-        /// As `perf script` writes it: commands with blanks and numbers, symbols with brackets and blanks, files that are
-        /// gone, inlined frames, source lines.
+        /// As `perf script` writes it: commands with blanks and numbers, symbols with brackets and blanks, deleted
+        /// files, inlined frames, source lines.
         #[test]
         fn what_perf_writes_is_read_back(
             samples in prop::collection::vec((

@@ -1,7 +1,7 @@
-//! Files of Python's `cProfile` and `profile` (`pstats`, written with `marshal`): seconds per function and caller.
+//! Files from Python's `cProfile` and `profile` (`pstats`, written with `marshal`): seconds per function and caller.
 //!
-//! Guarantees: the sum is that of the functions' own times, as `pstats` prints it ("in N seconds"); what a function spent
-//! under one caller is what the file says of that pair, and only what is left over stands without a caller.
+//! Guarantees: the sum is that of the functions' self times, as `pstats` prints it ("in N seconds"); a function's time
+//! under one caller is what the file says about that pair, and only the remainder has no caller.
 //!
 //! Wrong on purpose: time is taken as wall time, which it is unless the program gave the profiler another clock
 //! (`kind=cpu`). There are no stacks, see [`super::edges`].
@@ -27,7 +27,7 @@ pub(super) fn begins(file: &[u8]) -> bool {
         }
 }
 
-/// File, line and name. Files mention a tuple that they hold once by reference: it is known by where it lies in memory.
+/// File, line and name. Files refer to repeated tuples by reference: the same address in memory is the same function.
 fn function(
     value: &Value<'_>,
     at: usize,
@@ -45,7 +45,7 @@ fn function(
     let [Value::Text(file), Value::Int(line), Value::Text(name)] = &parts[..] else {
         return Err(wrong());
     };
-    // Functions of the interpreter have the file `~`.
+    // Interpreter functions have the file `~`.
     let file = if file == "~" { "" } else { file };
     let location = table.frame(name, file, u32::try_from(*line).unwrap_or(0))?;
     table.charge(32)?;
@@ -93,7 +93,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
             Value::Int(calls) => Some(*calls),
             _ => None,
         };
-        // The slower profiler writes how often a caller called and no times.
+        // The slower profiler (`profile`) writes how often a caller called, without times.
         let all_calls: i64 = callers.iter().filter_map(|(_, value)| calls(value)).sum::<i64>().max(1);
         for (key, value) in callers.iter() {
             let caller = function(key, at, &mut known, &mut table)?;

@@ -1,7 +1,7 @@
-//! Finding out which format some bytes are in, and reading them in it.
+//! Detects the format of bytes, and reads them.
 //!
-//! Guarantees: what is packed never unfolds beyond the limit; a format that is named is the only one tried, and an error
-//! says which format was tried and, for text, which line. What is recognised ([`recognise`]) is named by what it is.
+//! Guarantees: decompression never exceeds the limit; if a format is named, only that one is tried, and an error says
+//! which format was tried and, for text, which line. What is recognised ([`recognise`]) is reported by name.
 
 use super::{
     DEFAULT_RATE_HZ, Units, austin, bpftrace, callgrind, chrome_trace,
@@ -46,7 +46,7 @@ pub struct ReadProfiles {
     pub format: Format,
     /// One per type.
     pub profiles: Vec<Profile>,
-    /// The file's default profile; the first for formats that cannot say.
+    /// The file's default profile; the first one for formats that do not say.
     pub default_profile: usize,
     /// What was dropped, in samples.
     pub left_out: Vec<Rejected>,
@@ -65,7 +65,7 @@ pub enum FormatError {
     /// It expands to too much data.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
-    /// A word for what is measured that nobody knows.
+    /// An unknown kind of measurement.
     #[error(
         "unknown kind `{0}`: use cpu, wall, cpu_nanoseconds, wall_nanoseconds, inuse_space, inuse_objects, \
          alloc_space, alloc_objects, goroutines, mutex_count, mutex_duration, block_count or block_duration"
@@ -79,10 +79,10 @@ pub enum FormatError {
         /// What to do instead.
         instead: &'static str,
     },
-    /// A format was named, and the bytes are in another.
+    /// A format was named, but the bytes are in another.
     #[error("{error}; the bytes look like {what}: {instead}")]
     Misnamed {
-        /// What reading them as they were named said.
+        /// The error from reading them as the named format.
         error: Box<FormatError>,
         /// What they look like.
         what: &'static str,
@@ -98,10 +98,10 @@ pub enum FormatError {
     /// Not collapsed stacks.
     #[error("invalid folded stacks: {0}")]
     Folded(#[from] FoldedError),
-    /// Not of `perf script`.
+    /// Not output of `perf script`.
     #[error("invalid perf script output: {0}")]
     PerfScript(#[from] PerfScriptError),
-    /// Not of speedscope.
+    /// Not a speedscope file.
     #[error("invalid speedscope file: {0}")]
     Speedscope(#[from] SpeedscopeError),
     /// Recognised, but invalid.
@@ -141,7 +141,7 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
     })
 }
 
-/// Guesses by the first bytes and lines of what is unpacked.
+/// Detects the format by the first bytes and lines of decompressed data.
 fn detect(unpacked: &[u8]) -> Result<Format, FormatError> {
     match recognise(unpacked) {
         Some(Recognised::Read(format)) => return Ok(format),
@@ -159,14 +159,14 @@ fn detect(unpacked: &[u8]) -> Result<Format, FormatError> {
     Ok(if perf_script::looks_like(text) {
         Format::PerfScript
     } else if text.bytes().any(|byte| byte < 9) {
-        // A small pprof file may happen to be UTF-8; text holds no such bytes.
+        // A small pprof file may happen to be UTF-8; text contains no such bytes.
         Format::Pprof
     } else {
         Format::Folded
     })
 }
 
-/// Reads unpacked bytes in a format.
+/// Reads decompressed bytes in a format.
 fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadProfiles, FormatError> {
     let rate = reading.rate_hz.filter(|&rate| rate > 0);
     let kind = reading.kind.unwrap_or("cpu");
@@ -176,7 +176,7 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
     };
     let most_memory = memory_of(reading.limit as u64);
     match format {
-        // They weigh what they keep.
+        // These account for the memory they keep themselves.
         Format::Pprof
         | Format::Folded
         | Format::Lines

@@ -1,6 +1,6 @@
-//! What reading a file of another profiler gives, and how it says what is wrong.
+//! The result of reading another profiler's file, and what its errors say.
 //!
-//! Guarantee: an error names the line, the byte or the thing, never only that it failed.
+//! Guarantee: an error names the line, the byte or the item, never just the failure.
 
 use crate::{otlp::Rejected, profile::Profile, weight::TooHeavy};
 
@@ -16,14 +16,14 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Notes what was left out; nothing is noted for 0.
+    /// Records what was dropped; nothing is recorded for 0.
     pub(super) fn leave_out(mut self, reason: &'static str, count: u64) -> Outcome {
         Rejected::of(reason, "", count).add_to(&mut self.left_out);
         self
     }
 }
 
-/// Why bytes are not of the format that they were read in.
+/// Why bytes are not valid in the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// A line of a text.
@@ -34,15 +34,15 @@ pub enum ReadError {
         /// What is wrong with it.
         what: String,
     },
-    /// A place in a binary file.
+    /// A position in a binary file.
     #[error("byte {at}: {what}")]
     Byte {
-        /// Counted from 0, unpacked.
+        /// Counted from 0, after decompression.
         at: usize,
         /// What is wrong there.
         what: String,
     },
-    /// Something that has no one place.
+    /// Something without a single position.
     #[error("{0}")]
     Content(String),
     /// It would become too large.
@@ -51,7 +51,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// An error at a line that is counted from 0.
+    /// An error at a line, counted from 0.
     pub(super) fn line(at: usize, what: impl Into<String>) -> ReadError {
         ReadError::Line {
             line: at + 1,
@@ -65,7 +65,7 @@ impl ReadError {
     }
 }
 
-/// What is wrong with JSON. The parser's own words may hold a text of the file, however long that is.
+/// What is wrong with JSON. The parser's own message may contain text from the file, however long.
 pub(super) fn in_json(error: &serde_json::Error) -> String {
     const MOST: usize = 200;
     let said = error.to_string();
@@ -76,7 +76,7 @@ pub(super) fn in_json(error: &serde_json::Error) -> String {
     format!("{head}… at line {} column {}", error.line(), error.column())
 }
 
-/// A piece of somebody's text for a message.
+/// An excerpt of untrusted text for a message.
 pub(super) fn shown(text: &str) -> String {
     text.trim().chars().take(60).collect()
 }

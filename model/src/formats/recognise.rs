@@ -1,7 +1,8 @@
-//! Which format some bytes are in, by beginnings that cannot be mistaken.
+//! Recognises formats by unmistakable beginnings.
 //!
-//! Guarantees: what is recognised is named, also when it is not read: then with the way to something that is. JSON is told by
-//! the names in its outermost object, not by being JSON. What has no such beginning is left to be tried.
+//! Guarantees: whatever is recognised is named, even if it is unsupported: then with an alternative that is supported.
+//! JSON is recognised by the names in its outermost object, not by being JSON. Without such a beginning, reading has to
+//! be tried.
 
 use super::{
     bpftrace, callgrind, chrome_trace, format::Format, gperftools, jemalloc, jfr, json_tokens::top_keys, mojo, pstats,
@@ -21,7 +22,7 @@ pub struct NotRead {
 pub enum Recognised {
     /// A supported format.
     Read(Format),
-    /// One that is not.
+    /// An unsupported format.
     NotRead(NotRead),
 }
 
@@ -29,7 +30,7 @@ const fn not_read(what: &'static str, instead: &'static str) -> Recognised {
     Recognised::NotRead(NotRead { what, instead })
 }
 
-/// Beginnings of binary files that are not read.
+/// Beginnings of unsupported binary files.
 const BINARY: [(&[u8], Recognised); 13] = [
     (
         b"PERFILE2",
@@ -94,7 +95,7 @@ const BINARY: [(&[u8], Recognised); 13] = [
     (b"BZh", not_read("a bzip2-compressed file", "decompress it first")),
 ];
 
-/// Beginnings of pictures and pages.
+/// Beginnings of images and web pages.
 const PICTURES: [&[u8]; 5] = [b"<svg", b"<!DOCTYPE", b"<!doctype", b"<html", b"<?xml"];
 
 const MEMRAY: &str = "convert it with `memray transform speedscope`";
@@ -159,7 +160,7 @@ pub fn recognise(unpacked: &[u8]) -> Option<Recognised> {
     if let Some((_, known)) = BINARY.iter().find(|(beginning, _)| unpacked.starts_with(beginning)) {
         return Some(*known);
     }
-    // A small pprof file may happen to be UTF-8, and begins with a line feed; text holds no such bytes.
+    // A small pprof file may happen to be UTF-8, and begins with a line feed; text contains no such bytes.
     let text = std::str::from_utf8(unpacked).ok()?;
     if text.bytes().any(|byte| byte < 9) {
         return None;
@@ -208,7 +209,7 @@ fn json(text: &[u8]) -> Recognised {
     }
 }
 
-/// Texts by their first lines.
+/// Text by its first lines.
 fn text_beginning(text: &str) -> Option<Recognised> {
     let mut lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
     let first = lines.next()?;

@@ -1,10 +1,10 @@
-//! Requests that carry pprof files under labels: Pyroscope's `push.v1` and Parca's `profilestore.v1alpha1`.
+//! Requests with labelled pprof files: Pyroscope's `push.v1` and Parca's `profilestore.v1alpha1`.
 //!
-//! Guarantees: a request is read whole or not at all, and the error names the series and file that is wrong; all files
-//! of a request together unfold to no more than the limit; a series without a service is left out and counted.
+//! Guarantees: a request is read completely or not at all, and the error names the series and file at fault; all files
+//! of a request together decompress to no more than the limit; a series without a service is dropped and counted.
 //!
-//! Wrong on purpose: labels that say neither who nor which route are dropped, the sender's own ids of files too: a
-//! request that is sent twice counts twice.
+//! Wrong on purpose: labels other than identity and route are dropped, as are the sender's own ids of files: a request
+//! sent twice counts twice.
 
 use prost::Message;
 
@@ -51,7 +51,7 @@ pub enum SeriesError {
     },
 }
 
-/// Labels with the files under them.
+/// Labels and their files.
 struct Series {
     labels: Vec<(String, String)>,
     profiles: Vec<Vec<u8>>,
@@ -75,7 +75,7 @@ static PUSH_LABEL: Schema = Schema {
     fields: &[one("name", 1, Kind::Text), one("value", 2, Kind::Text)],
 };
 
-/// JSON may use the names of the protobuf fields too.
+/// JSON may also use the names of the protobuf fields.
 static PUSH_SAMPLE: Schema = Schema {
     name: "a profile of a series",
     fields: &[
@@ -112,7 +112,7 @@ const fn shape(each: u64, fields: &'static [(u64, &'static Shape)]) -> Shape {
     }
 }
 
-/// What the messages weigh without the files in them.
+/// The weight of the messages without the files in them.
 static PUSH: Shape = shape(0, &[(1, &shape(120, &[(1, &LABEL), (2, &RAW_SAMPLE)]))]);
 static WRITE_RAW: Shape = shape(
     0,
@@ -178,7 +178,7 @@ fn windows(
             decoded.reject("no_service_name", series.profiles.len() as u64);
             continue;
         };
-        // The file of a mutex profile is like that of a block profile; only the label says which.
+        // The file of a mutex profile is like that of a block profile; only the label tells them apart.
         let mut names = labels
             .iter()
             .filter(|(name, _)| *name == "__name__")

@@ -1,13 +1,13 @@
-//! Files of speedscope (JSON): sampled and evented profiles with one table of frames.
+//! speedscope files (JSON): sampled and evented profiles with one table of frames.
 //!
-//! Guarantees: the total of a sampled profile is the sum of its weights, to half a unit; of an evented one the time between
-//! the first and the last event during which a frame was open, each stretch given to the stack that was on top; frames that
-//! are still open at the end of the file end at its `endValue`. References and the nesting of events are checked and what
-//! is wrong is named. Profiles of one unit are added up, as the threads of one process; where their names are not those of
-//! threads, that is said; a comparison that this program exported is refused.
+//! Guarantees: the total of a sampled profile is the sum of its weights, to half a unit; that of an evented one is the
+//! time between the first and the last event during which a frame was open, each interval attributed to the stack that
+//! was on top; frames still open at the end of the file end at its `endValue`. References and the nesting of events are
+//! checked, and errors say what is wrong. Profiles of one unit are added up, as threads of one process; if their names
+//! are not those of threads, that is reported; a comparison exported by this program is refused.
 //!
-//! Wrong on purpose: the format does not say whether time ran on a CPU; what the sender says counts, then what is known of
-//! the program that wrote the file ([`Exporter`]), and otherwise it is taken as CPU time.
+//! Wrong on purpose: the format does not say whether time was on the CPU; the sender's statement counts, then what is
+//! known about the program that wrote the file ([`Exporter`]), and otherwise it is taken as CPU time.
 //!
 //! Source: speedscope's published file format (`speedscope.app/file-format-schema.json`).
 
@@ -22,21 +22,21 @@ use crate::{
     profile_builder::ProfileBuilder,
 };
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Speedscope {
     /// One for each type.
     pub profiles: Vec<Profile>,
-    /// Profiles of the file that were added up.
+    /// Profiles in the file that were added up.
     pub changed: Vec<Rejected>,
 }
 
-/// What is known of the program that wrote a file, by its field `exporter`.
+/// What is known about the program that wrote a file, by its field `exporter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exporter {
     /// Measures wall time, whatever it calls its profiles: pyinstrument, Austin's converter.
     Wall,
-    /// Shows memory at its highest mark: memray.
+    /// Shows memory at its peak: memray.
     MemoryInUse,
     /// This program.
     Own,
@@ -55,16 +55,16 @@ impl Exporter {
     }
 }
 
-/// How the numbers of a file are to be read.
+/// How the numbers of a file are interpreted.
 struct Numbers<'u> {
-    /// What time and plain counts are.
+    /// The meaning of time and plain counts.
     of_time: &'u Units,
     exporter: Exporter,
-    /// Whether one of its profiles counts bytes: what has no unit beside it are objects.
+    /// Whether one of its profiles counts bytes: then profiles without a unit count objects.
     has_bytes: bool,
 }
 
-/// A file that is not speedscope's.
+/// Not a valid speedscope file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SpeedscopeError(String);
@@ -142,7 +142,7 @@ enum EventKind {
 }
 
 impl Numbers<'_> {
-    /// What the numbers of a unit are, and what each is worth in the unit of the type.
+    /// What the numbers of a unit mean, and the factor to the unit of the type.
     fn meaning(&self, unit: &str) -> Result<(ProfileType, f64), SpeedscopeError> {
         let memory = |objects: &str, unit: &str| Units::plain("memory", objects, unit, "space").profile_type;
         let asked = self.of_time.profile_type.parts()[1];
@@ -154,7 +154,7 @@ impl Numbers<'_> {
         if let Some(factor) = meaning::time_unit(unit) {
             let profile_type = match (self.of_time.profile_type.unit(), self.exporter) {
                 ("nanoseconds", _) => self.of_time.profile_type.clone(),
-                // Somebody asked for memory; time is time all the same.
+                // Memory was requested; time is still time.
                 (_, Exporter::Wall) => ProfileType(meaning::WALL.to_owned()),
                 _ => ProfileType::cpu(),
             };
@@ -179,10 +179,10 @@ impl Numbers<'_> {
 }
 
 /// Reads a file: one profile per type. `asked` says what time and plain counts mean; without it, the program that wrote
-/// the file decides between wall and CPU time at `rate_hz`.
+/// the file determines whether it is wall or CPU time, at `rate_hz`.
 ///
 /// # Errors
-/// Says what of the file is wrong.
+/// When the file is invalid; the error says why.
 pub fn read(json: &[u8], asked: Option<&Units>, rate_hz: u32) -> Result<Speedscope, SpeedscopeError> {
     let file: File = serde_json::from_slice(json)
         .map_err(|error| SpeedscopeError(format!("not a speedscope file: {}", in_json(&error))))?;
@@ -249,18 +249,18 @@ pub fn read(json: &[u8], asked: Option<&Units>, rate_hz: u32) -> Result<Speedsco
     Ok(read)
 }
 
-/// What the profiles of one type add up to.
+/// The sum of the profiles of one type.
 struct TypeRows<'f> {
     profile_type: ProfileType,
     builder: ProfileBuilder,
     fractions: Fractions,
-    /// What the file calls them.
+    /// Their names in the file.
     names: Vec<&'f str>,
 }
 
 struct Rows<'a> {
     frames: &'a [FrameSource],
-    /// Locations of frames: cleaning a long name for every mention of it would cost the product of both.
+    /// Locations of frames: cleaning a long name on every reference would cost the product of both.
     known: HashMap<u32, u32>,
     builder: &'a mut ProfileBuilder,
     fractions: &'a mut Fractions,
@@ -299,7 +299,7 @@ impl Rows<'_> {
             if stack.len() > MAX_DEPTH {
                 return Err(format!("a stack has {} frames; the limit is {MAX_DEPTH}", stack.len()));
             }
-            // Samples are written from the root on.
+            // Samples are written from the root.
             let leaf_first = stack.iter().rev().map(|&frame| self.location(frame));
             let leaf_first = leaf_first.collect::<Result<Vec<_>, _>>()?;
             self.add(leaf_first, weight)?;
@@ -345,7 +345,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Gives time to the stack that is open.
+    /// Attributes time to the open stack.
     fn stretch(&mut self, open: &[u32], time: f64, frames_written: &mut usize) -> Result<(), String> {
         if time <= 0.0 || open.is_empty() {
             return Ok(());
@@ -360,7 +360,7 @@ impl Rows<'_> {
     }
 }
 
-/// Most frames that the stretches of all events name together: a few events can unfold to stacks of any size.
+/// The most frames in the intervals of all events together: a few events can expand to stacks of any size.
 const MAX_EVENT_FRAMES: usize = 8 << 20;
 
 #[cfg(test)]
@@ -429,7 +429,7 @@ mod tests {
             }
         }
 
-        /// As samplers write it: stacks of indices with weights in any unit, whole or not.
+        /// As samplers write it: stacks of indices with weights in any unit, whole or fractional.
         #[test]
         fn what_a_sampler_writes_is_read_back(
             names in prop::collection::vec("[a-zA-Z_<>(){}\\[\\];:.,*&$ 0-9]{1,12}", 1..6),

@@ -1,7 +1,7 @@
-//! Rows of several values per stack, as files of one recording with several types give them.
+//! Rows with several values per stack, for recordings of several types.
 //!
-//! Guarantees: what is kept is charged to an allowance of memory while it grows, so that a small file of many references
-//! cannot become a large profile; types without any value are left away unless there is no other.
+//! Guarantees: what is kept is charged to a memory allowance as it grows, so that a small file with many references
+//! cannot become a large profile; types without any value are omitted unless there is no other.
 
 use std::collections::HashMap;
 
@@ -13,43 +13,43 @@ use crate::{
     workload::LabelSet,
 };
 
-/// Most frames of one stack; more are refused.
+/// The most frames of one stack; more are refused.
 pub(super) const MAX_DEPTH: usize = super::folded::MAX_DEPTH;
 
-/// What a decoder must know beside the bytes.
+/// What a decoder needs to know besides the bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct How<'a> {
-    /// What the sender says is measured.
+    /// What is measured, according to the sender.
     pub(super) kind: Option<&'a str>,
-    /// Samples per second, where the sender says so.
+    /// Samples per second, if the sender gives them.
     pub(super) rate_hz: Option<u32>,
-    /// Most memory that the result may take.
+    /// The most memory that the result may take.
     pub(super) memory: u64,
 }
 
 impl How<'_> {
-    /// True when the sender says that CPU time is meant, or says nothing.
+    /// True if the sender means CPU time, or does not say.
     pub(super) fn wants_cpu(&self) -> bool {
         !matches!(self.kind, Some("wall"))
     }
 
-    /// True when the sender says that wall time is meant, or says nothing.
+    /// True if the sender means wall time, or does not say.
     pub(super) fn wants_wall(&self) -> bool {
         !self.says_cpu()
     }
 
-    /// True when the sender says that CPU time is meant.
+    /// True if the sender explicitly means CPU time.
     pub(super) fn says_cpu(&self) -> bool {
         matches!(self.kind, Some("cpu" | "itimer" | "process_cpu"))
     }
 }
 
-/// Time that passed, on or off the CPU.
+/// Elapsed time, on or off the CPU.
 pub(super) fn wall() -> ProfileType {
     super::Units::wall(1).profile_type
 }
 
-/// A type of what is there or was allocated.
+/// A type for memory in use or allocated.
 pub(super) fn memory(sample_type: &str, unit: &str) -> ProfileType {
     ProfileType::from_parts("memory", sample_type, unit, "space", "bytes")
 }
@@ -59,12 +59,12 @@ pub(super) fn memory(sample_type: &str, unit: &str) -> ProfileType {
 pub(super) struct Column {
     /// Its type.
     pub(super) profile_type: ProfileType,
-    /// Distance of two samples in the unit of the type; 0 when unknown.
+    /// Interval between samples in the unit of the type; 0 if unknown.
     pub(super) period: i64,
 }
 
 impl Column {
-    /// A column of a type.
+    /// A column with this type.
     pub(super) fn new(profile_type: ProfileType, period: i64) -> Column {
         Column { profile_type, period }
     }
@@ -76,7 +76,7 @@ pub(super) struct Table {
     builder: ProfileBuilder,
     /// The kinds of values; may be renamed until the end.
     pub(super) columns: Vec<Column>,
-    /// Row and column of what was counted: value and samples.
+    /// Counts by row and column: value and samples.
     cells: HashMap<(usize, usize), (i64, u64)>,
 }
 
@@ -110,7 +110,7 @@ impl Table {
         Ok(row)
     }
 
-    /// Charges for what a decoder keeps beside the table.
+    /// Charges for what a decoder keeps outside the table.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), TooHeavy> {
         self.builder.charge(|allowance| allowance.bytes(bytes))
     }

@@ -1,6 +1,6 @@
-//! Frames of text formats, taken apart: function, file, line, and what is no frame at all.
+//! Parses frames of text formats: function, file, line, and what is not a frame at all.
 //!
-//! Text has one word for a frame, and every tool puts more into it than a name:
+//! Text formats have one string per frame, and every tool puts more into it than a name:
 //!
 //! | tool | writes | becomes |
 //! |---|---|---|
@@ -12,23 +12,22 @@
 //! | google-pprof | `main<0000000000001199>` | `main` |
 //! | perf | `main (inlined)` | `main` |
 //!
-//! Guarantee: a text that is none of these is a function's name as it stands, whatever brackets, blanks and numbers it
-//! holds; nothing becomes empty.
+//! Guarantee: any other text is a function's name unchanged, including brackets, blanks and numbers; nothing becomes
+//! empty.
 //!
-//! Wrong on purpose: processes and threads are dropped: a stack of another run has other ids, and no tree would have a
-//! frame in common with another.
+//! Wrong on purpose: processes and threads are dropped: another run has other ids, so no two trees would share a frame.
 
 /// A frame of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TextFrame<'t> {
     pub(super) function: &'t str,
-    /// Empty when unknown.
+    /// Empty if unknown.
     pub(super) file: &'t str,
-    /// 0 when unknown.
+    /// 0 if unknown.
     pub(super) line: u32,
 }
 
-/// Name of what V8 compiles without a name: functions without one, and the code of a whole file.
+/// V8's name for code without one: anonymous functions, and the code of a whole file.
 const ANONYMOUS: &str = "(anonymous)";
 
 /// Takes a frame apart.
@@ -58,7 +57,7 @@ fn without_address(text: &str) -> &str {
     }
 }
 
-/// `JS:*main /srv/a.js:3:14`: how V8 compiled it is no part of a name.
+/// `JS:*main /srv/a.js:3:14`: the compilation tier is not part of the name.
 fn javascript(text: &str) -> Option<TextFrame<'_>> {
     const KINDS: [&str; 7] = ["JS", "LazyCompile", "Function", "Script", "Eval", "Callback", "RegExp"];
     let (kind, rest) = text.split_once(':')?;
@@ -69,7 +68,7 @@ fn javascript(text: &str) -> Option<TextFrame<'_>> {
     let rest = rest.trim_start_matches(['*', '~', '^', '+', '-', '\'']);
     let (function, place) = match rest.rsplit_once(' ') {
         Some((function, place)) if file_of(place).is_some() => (function, place),
-        // Code of a file has no name: `JS:~ /srv/a.js:1:1`.
+        // Code of a whole file has no name: `JS:~ /srv/a.js:1:1`.
         _ if file_of(rest).is_some() => ("", rest),
         _ => (rest, ""),
     };
@@ -94,7 +93,7 @@ fn file_of(place: &str) -> Option<(&str, u32)> {
     }
 }
 
-/// What stands before `:12`, and the number.
+/// What precedes `:12`, and the number.
 fn numbered(text: &str) -> Option<(&str, u32)> {
     let (head, number) = text.rsplit_once(':')?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -128,7 +127,7 @@ fn place_and_function(text: &str) -> Option<TextFrame<'_>> {
     (!function.is_empty() && looks_like_a_file(file)).then_some(TextFrame { function, file, line })
 }
 
-/// Where the bracket opens that the last character closes.
+/// The position of the bracket closed by the last character.
 fn opening_bracket(text: &str) -> Option<usize> {
     text.strip_suffix(')')?;
     let mut depth = 0;
@@ -145,7 +144,7 @@ fn opening_bracket(text: &str) -> Option<usize> {
     None
 }
 
-/// A name with an ending, as files have it, or one in `<>` as Python's loaded code has it; arguments of functions have none.
+/// A name with an extension, like a file's, or one in `<>` like Python's loaded code; function arguments have neither.
 fn looks_like_a_file(text: &str) -> bool {
     if text.starts_with('<') && text.ends_with('>') {
         return text.len() > 2;
@@ -158,7 +157,7 @@ fn looks_like_a_file(text: &str) -> bool {
     !stem.is_empty() && is_ending && !text.contains([',', '&', '*', '(', ')']) && !text.contains("::")
 }
 
-/// True for the outermost frames that name a process or a thread and no code.
+/// True for outermost frames that name a process or a thread, not code.
 pub(super) fn is_process_or_thread(text: &str) -> bool {
     let text = text.trim();
     let digits_then = |rest: &str, next: &str| {

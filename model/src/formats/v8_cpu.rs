@@ -1,8 +1,8 @@
-//! `.cpuprofile` of V8 (Node's `--cpu-prof`, inspectors, Chrome's older developer tools).
+//! V8's `.cpuprofile` (Node's `--cpu-prof`, inspectors, Chrome's older developer tools).
 //!
-//! Guarantees: a sample stands for the time until the next one, the last for the time until `endTime`, so that the total
-//! is the time from the first sample on. Time becomes wall time; without what V8 calls `(idle)` it is near to the CPU time
-//! of the thread, and that is given beside it as CPU time. Samples that are out of order are put in order first.
+//! Guarantees: a sample stands for the time until the next one, the last for the time until `endTime`, so that the
+//! total is the time since the first sample. Time becomes wall time; without what V8 calls `(idle)` it is close to the
+//! thread's CPU time, which is reported as well. Samples out of order are sorted first.
 //!
 //! Wrong on purpose: `hitCount` is not read (it leaves out the first sample); a function is known by the line of its
 //! definition, not by the lines that were hit; V8's clock begins anywhere, so only lengths of time are taken.
@@ -31,7 +31,7 @@ struct File {
     deltas: Vec<f64>,
 }
 
-/// A node as files and traces write it.
+/// A node as written in files and traces.
 #[derive(Debug, Deserialize)]
 pub(super) struct NodeSource {
     pub(super) id: u64,
@@ -59,7 +59,7 @@ fn unknown_line() -> f64 {
     -1.0
 }
 
-/// Nodes of one profile, which may come in several pieces.
+/// The nodes of one profile, which may arrive in several pieces.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
@@ -69,7 +69,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Takes more nodes.
+    /// Adds more nodes.
     pub(super) fn add(&mut self, nodes: Vec<NodeSource>) -> Result<(), ReadError> {
         for node in nodes {
             let at = self.nodes.len();
@@ -103,7 +103,7 @@ impl Tree {
     }
 }
 
-/// The table that samples of V8 go into.
+/// The table for V8 samples.
 pub(super) fn table(how: &How<'_>) -> Table {
     Table::new(
         vec![Column::new(wall(), 0), Column::new(ProfileType::cpu(), 0)],
@@ -111,7 +111,7 @@ pub(super) fn table(how: &How<'_>) -> Table {
     )
 }
 
-/// Adds one profile: nodes that were hit, and when, in microseconds.
+/// Adds one profile: the nodes hit, and when, in microseconds.
 pub(super) fn add(
     table: &mut Table,
     how: &How<'_>,

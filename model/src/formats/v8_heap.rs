@@ -1,11 +1,11 @@
-//! `.heapprofile` of V8 (Node's `--heap-prof`): what was in use when it was written, by where it was allocated.
+//! V8's `.heapprofile` (Node's `--heap-prof`): what was in use when it was written, by where it was allocated.
 //!
-//! Guarantee: the total is the sum of `selfSize`, which V8 has scaled up from its samples already.
+//! Guarantee: the total is the sum of `selfSize`, which V8 has already scaled up from its samples.
 //!
-//! Wrong on purpose: objects are not counted, because the file tells how many samples there were and not how many objects
-//! they stand for. "In use" is after a collection; what a program let go before its end is not in the file.
+//! Wrong on purpose: objects are not counted, because the file contains the number of samples, not of the objects they
+//! stand for. "In use" means after a garbage collection; what a program freed before its end is not in the file.
 //!
-//! The tree nests twice per call, deeper than parsers of JSON follow: V8 records stacks of 128 frames.
+//! The tree nests twice per call, deeper than JSON parsers allow: V8 records stacks of 128 frames.
 
 use super::{
     call_tree::{Node, Rows},

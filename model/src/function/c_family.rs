@@ -1,8 +1,8 @@
-//! C, C++ and Rust: names are demangled (`cpp_demangle`, `rustc-demangle`) and lose what compilers add to them.
+//! C, C++ and Rust: names are demangled (`cpp_demangle`, `rustc-demangle`) and stripped of what compilers add.
 //!
-//! Optimisers write parts and copies of a function as symbols of their own (`price.constprop.0`, `price.isra.0.cold`,
-//! `price.part.0`, `price.llvm.7612…`, `price.avx2`); ABIs are marked (`[abi:cxx11]`, `std::__cxx11::`), and closures are
-//! numbered. Symbols of Rust end in a hash or hold one of the crate.
+//! Optimisers emit parts and copies of a function as separate symbols (`price.constprop.0`, `price.isra.0.cold`,
+//! `price.part.0`, `price.llvm.7612…`, `price.avx2`); ABIs are marked (`[abi:cxx11]`, `std::__cxx11::`), and closures
+//! are numbered. Rust symbols end in a hash or contain one of the crate.
 
 use std::fmt;
 
@@ -54,7 +54,8 @@ pub(super) const C: Rules = Rules {
     no_files: &[],
     is_certain: |_, _| false,
     normalise,
-    // Two files may each have a static function of one name, and nothing in a profile says which one is static.
+    // Two files may each have a static function with the same name, and nothing in a profile says which ones are
+    // static.
     is_scoped_by_file: |_| true,
     is_library_name: is_c_library,
     library_folders: &[
@@ -69,7 +70,7 @@ pub(super) const C: Rules = Rules {
     runtime: &[],
 };
 
-/// Beginnings that only Rust's own libraries have; C++ has a namespace `std` too.
+/// Prefixes used only by Rust's own libraries; C++ also has a namespace `std`.
 const RUST_PATHS: [&str; 16] = [
     "core::",
     "alloc::",
@@ -89,7 +90,7 @@ const RUST_PATHS: [&str; 16] = [
     "tokio::",
 ];
 
-/// Crates and namespaces of other people.
+/// Third-party crates and namespaces.
 const LIBRARIES: [&str; 62] = [
     "core",
     "std",
@@ -156,7 +157,7 @@ const LIBRARIES: [&str; 62] = [
     "Eigen",
 ];
 
-/// Common rule of the three.
+/// The common rule of all three.
 pub(super) fn normalise(name: &str, marks: Marks) -> Option<String> {
     let bare = without_endings(name, marks);
     let mut text = demangled(bare).unwrap_or_else(|| bare.to_owned());
@@ -198,14 +199,14 @@ pub(super) fn normalise(name: &str, marks: Marks) -> Option<String> {
         let changed = without_each(&text, "[abi:", tag, "");
         change(&mut text, changed);
     }
-    // Demanglers differ in it.
+    // Demanglers differ here.
     while text.contains("> >") {
         text = text.replace("> >", ">>");
     }
     (text != name).then_some(text)
 }
 
-/// `'lambda0'(int)`, as LLVM demangles it, the way others do: `{lambda(int)}`.
+/// LLVM demangles to `'lambda0'(int)`, others to `{lambda(int)}`.
 fn as_gnu_lambdas(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut rest = name;
@@ -231,7 +232,7 @@ fn as_gnu_lambdas(name: &str) -> String {
     out
 }
 
-/// Where the bracket ends that a text begins with.
+/// The position at which the bracket at the start closes.
 fn closing_bracket(text: &str) -> Option<usize> {
     let mut depth = 0;
     text.bytes().position(|byte| {
@@ -244,7 +245,7 @@ fn closing_bracket(text: &str) -> Option<usize> {
     })
 }
 
-/// What linkers, compilers and disassemblers write behind a symbol.
+/// What linkers, compilers and disassemblers append to a symbol.
 fn without_endings(name: &str, marks: Marks) -> &str {
     let mut name = name;
     if marks.has(b'>')
@@ -331,8 +332,7 @@ fn without_clone(name: &str) -> Option<&str> {
     (counts && is_clone(word) && !before.is_empty()).then_some(before)
 }
 
-/// The longest symbol that is demangled, and the longest name that may come of it: substitutions can make it grow without
-/// bounds.
+/// The longest symbol that is demangled, and the longest result: substitutions can make it grow without bounds.
 const MAX_MANGLED: usize = 8192;
 const MAX_DEMANGLED: usize = 1 << 16;
 
@@ -341,7 +341,7 @@ fn demangled(symbol: &str) -> Option<String> {
         return None;
     }
     if let Ok(name) = rustc_demangle::try_demangle(symbol) {
-        // The alternate form leaves out the hash of legacy symbols and the disambiguators of v0 symbols.
+        // The alternate form omits the hash of legacy symbols and the disambiguators of v0 symbols.
         let mut out = Bounded(String::new());
         fmt::write(&mut out, format_args!("{name:#}")).ok()?;
         return Some(out.0);
@@ -361,7 +361,7 @@ fn demangled(symbol: &str) -> Option<String> {
     Some(out.0)
 }
 
-/// Text up to [`MAX_DEMANGLED`].
+/// Text of at most [`MAX_DEMANGLED`] bytes.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {
@@ -374,7 +374,7 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// A name of C, or the part of one of C++ before its parameters.
+/// A name in C, or the part of a C++ name before its parameters.
 fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
@@ -383,7 +383,7 @@ fn is_plain(name: &str) -> bool {
 
 /// The first element of a path: `alloc` of `<alloc::vec::Vec<T> as Trait>::f`, `shop` of `int shop::price<int>(int)`.
 fn first_element(name: &str) -> Option<&str> {
-    // What a template returns stands before it.
+    // A template's return type comes first.
     let name = match name.split_once(' ') {
         Some((kind, rest)) if is_plain(kind) && !matches!(kind, "mut" | "dyn" | "operator") && rest.contains("::") => {
             rest
@@ -398,11 +398,12 @@ fn first_element(name: &str) -> Option<&str> {
     path[end..].starts_with("::").then_some(&path[..end])
 }
 
-/// True for names in crates and namespaces of others. A name without a path is a C function, or built into the language.
+/// True for names in third-party crates and namespaces. A name without a path is a C function, or built into the
+/// language.
 fn is_library_path(name: &str) -> bool {
     match first_element(name) {
         Some(first) => LIBRARIES.contains(&first),
-        // A function of C++ without a namespace has parameters.
+        // A C++ function without a namespace has parameters.
         None => !name.contains('(') || is_c_library(name.split('(').next().unwrap_or_default()),
     }
 }

@@ -1,6 +1,6 @@
-//! C#, F#, Visual Basic. Names say namespace, class and method: `Shop.Price.Total`.
+//! C#, F#, Visual Basic. Names contain namespace, class and method: `Shop.Price.Total`.
 //!
-//! The compiler numbers what it makes through the class: closures (`<>c__DisplayClass1_0.<Total>b__0`), iterators and
+//! The compiler numbers what it generates per class: closures (`<>c__DisplayClass1_0.<Total>b__0`), iterators and
 //! asynchronous methods (`<Total>d__3.MoveNext`), local functions (`<Total>g__Round|3_0`). The runtime adds the tier.
 
 use super::{
@@ -52,7 +52,7 @@ const NAMESPACES: [&str; 20] = [
     "Autofac.",
 ];
 
-/// Tiers of compiled code, as perf's maps have them.
+/// Compilation tiers, as in perf maps.
 const TIERS: [&str; 9] = [
     "[PreJIT]",
     "[Optimized]",

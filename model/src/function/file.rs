@@ -1,15 +1,15 @@
-//! As much of a source file's path as is the same wherever the code is checked out, built and installed.
+//! The part of a source file's path that is the same wherever the code is checked out, built and installed.
 //!
-//! Inside a package (`site-packages`, `node_modules`, `gems`, Composer's `vendor`, Python's own library) that is the path
-//! from the package on, without its version. Elsewhere nothing tells where the checkout ends: it is the file's name, and
-//! its folder before it where the name is one that many folders have (`__init__.py`, `index.js`, `views.py`) and the folder
-//! does not look like a checkout's.
+//! Inside a package (`site-packages`, `node_modules`, `gems`, Composer's `vendor`, Python's own library) that is the
+//! path within the package, without its version. Elsewhere nothing shows where the checkout ends: it is the file's
+//! name, plus its folder if the name is a common one (`__init__.py`, `index.js`, `views.py`) and the folder does not
+//! look like a checkout's.
 //!
-//! Wrong on purpose: two functions of one name in two files of one name are one function.
+//! Wrong on purpose: two functions with the same name in two files with the same name are one function.
 
 use std::borrow::Cow;
 
-/// Folders below which packages lie, and whether a folder of the package's version may follow its name.
+/// Folders that contain packages, and whether a folder of the package's version may follow its name.
 const PACKAGE_FOLDERS: [&str; 6] = [
     "/site-packages/",
     "/dist-packages/",
@@ -19,7 +19,7 @@ const PACKAGE_FOLDERS: [&str; 6] = [
     "/vendor/",
 ];
 
-/// Names, without their ending, that many folders of one program have.
+/// Names, without extension, that occur in many folders of one program.
 const COMMON_NAMES: [&str; 24] = [
     "__init__",
     "__main__",
@@ -47,7 +47,7 @@ const COMMON_NAMES: [&str; 24] = [
     "schema",
 ];
 
-/// Folders that hold a whole program.
+/// Folders that contain a whole program.
 const PROGRAM_FOLDERS: [&str; 12] = [
     "app",
     "src",
@@ -63,13 +63,13 @@ const PROGRAM_FOLDERS: [&str; 12] = [
     "tmp",
 ];
 
-/// The part of a path that every checkout has.
+/// The part of a path that is the same in every checkout.
 pub(super) fn stable(file: &str) -> Cow<'_, str> {
     let file = file.split(['?', '#']).next().unwrap_or(file);
     if file.starts_with('<') || file.starts_with("node:") {
         return Cow::Borrowed(file);
     }
-    // With a slash in front, so that a path relative to a package folder's parent is found as well.
+    // With a leading slash, so that a path relative to the parent of a package folder is found as well.
     let path = match file.starts_with('/') || !file.contains('/') {
         true => Cow::Borrowed(file),
         false => Cow::Owned(format!("/{file}")),
@@ -98,14 +98,15 @@ pub(super) fn stable(file: &str) -> Cow<'_, str> {
     without_content_hash(name)
 }
 
-/// Where the path inside Python's own library begins: after `/python3.11/`.
+/// Where the path within Python's own library begins: after `/python3.11/`.
 fn python_library(path: &str) -> Option<usize> {
     let at = path.rfind("/python3.")? + "/python3.".len();
     let digits = path[at..].bytes().take_while(u8::is_ascii_digit).count();
     (digits > 0 && path[at + digits..].starts_with('/')).then_some(at + digits + 1)
 }
 
-/// A package of the code; a folder of a checkout has a version, a branch or a number in its name, or is a common one.
+/// A package of the program itself; a checkout folder has a version, a branch or a number in its name, or is a common
+/// one.
 fn is_part_of_a_program(folder: &str) -> bool {
     !folder.is_empty()
         && folder.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
@@ -120,7 +121,7 @@ fn without_version(package: &str) -> &str {
     }
 }
 
-/// `main.js` of `main.8e0d62a03e.js`: bundlers name files by their content.
+/// `main.js` for `main.8e0d62a03e.js`: bundlers add a content hash.
 fn without_content_hash(name: &str) -> Cow<'_, str> {
     let is_hash = |part: &str| {
         part.len() >= 8

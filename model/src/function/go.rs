@@ -1,8 +1,8 @@
-//! Go. Names say package and receiver: `net/http.(*conn).serve`.
+//! Go. Names contain package and receiver: `net/http.(*conn).serve`.
 //!
-//! Instances of a generic function differ by the shape of their types (`[go.shape.int]`), which profiles of Go's own runtime
-//! write as `[...]`; closures are numbered within their function (`.func1.2`), and so are wrappers of `go` and `defer`; a
-//! method value (`-fm`) is the method.
+//! Instances of a generic function differ by the shape of their types (`[go.shape.int]`), written as `[...]` in
+//! profiles of Go's own runtime; closures are numbered within their function (`.func1.2`), as are wrappers of `go` and
+//! `defer`; a method value (`-fm`) is the method.
 
 use super::{
     language::{Language, Rules},
@@ -18,12 +18,12 @@ pub(super) const RULES: Rules = Rules {
     normalise,
     is_scoped_by_file: |_| false,
     is_library_name,
-    // Modules in the cache have their version behind an `@`, with `-trimpath` as well.
+    // Modules in the cache have their version after an `@`, even with `-trimpath`.
     library_folders: &["/pkg/mod/", "/vendor/", "@v"],
     runtime: &["runtime.", "runtime/"],
 };
 
-/// First elements of the import paths of Go's own library.
+/// First elements of the import paths of Go's standard library.
 const STANDARD: [&str; 50] = [
     "archive",
     "bufio",
@@ -77,7 +77,7 @@ const STANDARD: [&str; 50] = [
     "weak",
 ];
 
-/// Modules that services are built with.
+/// Modules commonly used in services.
 const MODULES: [&str; 27] = [
     "golang.org/",
     "google.golang.org/",
@@ -108,7 +108,7 @@ const MODULES: [&str; 27] = [
     "k8s.io/",
 ];
 
-/// Where the package ends: the first point after the last slash that is not within brackets.
+/// Where the package ends: the first dot after the last slash that is not within brackets.
 fn package(name: &str) -> &str {
     let path = &name[..name.find(['[', '(']).unwrap_or(name.len())];
     let last = path.rfind('/').map_or(0, |at| at + 1);
@@ -134,7 +134,7 @@ fn is_standard(package: &str) -> bool {
     STANDARD.contains(&package.split('/').next().unwrap_or_default())
 }
 
-/// `io/shop/Price.total` and `io.shop.Price.total`: packages of Go are written small, and four elements are too many.
+/// `io/shop/Price.total` and `io.shop.Price.total`: Go packages are in lower case, and four elements are too many.
 fn is_java(name: &str, package: &str) -> bool {
     let last = package.rsplit('/').next().unwrap_or_default();
     let mut elements = name.split('.').skip(1);
@@ -149,7 +149,7 @@ fn is_java(name: &str, package: &str) -> bool {
             && !name.contains(".func")
 }
 
-/// `github.com/shop/price`: the first element is a host. A package of Java has none, and ends in a class.
+/// `github.com/shop/price`: the first element is a host. A Java package has none, and ends in a class.
 fn is_import_path(package: &str) -> bool {
     match package.split_once('/') {
         Some((host, _)) => host.contains('.') || host.contains("%2e"),
@@ -183,7 +183,7 @@ fn normalise(name: &str, marks: Marks) -> Option<String> {
     (next != name).then_some(next)
 }
 
-/// `[...]` instead of each list of shapes.
+/// Replaces each list of shapes by `[...]`.
 fn without_shapes(name: &str) -> Option<String> {
     let at = name.find("[go.shape.").or_else(|| name.find(",go.shape."))?;
     let at = name[..=at].rfind('[')?;
@@ -201,7 +201,7 @@ fn without_shapes(name: &str) -> Option<String> {
     Some(format!("{}[...]{rest}", &name[..at]))
 }
 
-/// `func`, `gowrap` and their like without numbers.
+/// `func`, `gowrap` and the like without their numbers.
 fn without_counters(name: &str, from: usize) -> Option<String> {
     const COUNTED: [&str; 5] = ["func", "gowrap", "deferwrap", "dwrap·", "gobody"];
     let mut out = name[..from].to_owned();
@@ -210,7 +210,7 @@ fn without_counters(name: &str, from: usize) -> Option<String> {
         if at > 0 {
             out.push('.');
         }
-        // `range` over a function: its body is a closure as well.
+        // `range` over a function: its body is a closure, too.
         let (element, range) = match element.split_once("-range") {
             Some((head, tail)) if is_number(tail) => (head, "-range"),
             _ => (element, ""),
@@ -228,7 +228,7 @@ fn without_counters(name: &str, from: usize) -> Option<String> {
         is_closure = counted.is_some() || (is_closure && is_number(element));
         out.push_str(range);
     }
-    // `f·dwrap·1`, of Go 1.17.
+    // `f·dwrap·1`, as in Go 1.17.
     if let Some(shorter) = without_each(&out, "·dwrap·", digits, ".dwrap") {
         out = shorter;
     }

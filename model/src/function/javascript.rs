@@ -1,7 +1,7 @@
-//! JavaScript. Names are bare (`parseBasket`), so they are known by their file as well.
+//! JavaScript. Names are bare (`parseBasket`), so functions are identified by file as well.
 //!
-//! Profilers add the tier of the optimiser (`~`, `^`, `+`, `*`), what kind of code it is (`LazyCompile:`, `JS:`), and line and
-//! column: all of it differs from run to run or with the lines above.
+//! Profilers add the optimiser's tier (`~`, `^`, `+`, `*`), the kind of code (`LazyCompile:`, `JS:`), and line and
+//! column: all of it varies from run to run or with edits above.
 
 use super::{
     language::{Language, Rules},
@@ -31,9 +31,9 @@ pub(super) const RULES: Rules = Rules {
     ],
 };
 
-/// Kinds of code that V8 writes before a function of the program.
+/// Kinds of code that V8 writes before a function's name.
 const KINDS: [&str; 6] = ["LazyCompile:", "Function:", "JS:", "Script:", "Eval:", "Module:"];
-/// What V8 shows as functions and is none.
+/// Entries that V8 shows like functions but that are not.
 const NO_FUNCTIONS: [&str; 7] = [
     "(root)",
     "(program)",
@@ -78,7 +78,7 @@ fn normalise(name: &str, marks: Marks) -> Option<String> {
 }
 
 fn is_library_name(name: &str) -> bool {
-    // What a class of the language does itself; a program's own classes have other names.
+    // The language's own classes; a program's classes have other names.
     const GLOBALS: [&str; 14] = [
         "JSON.", "Array.", "Object.", "String.", "Promise.", "Reflect.", "RegExp.", "Map.", "Set.", "Buffer.",
         "Module.", "Atomics.", "Intl.", "Math.",

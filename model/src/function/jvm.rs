@@ -1,8 +1,9 @@
-//! Java, Kotlin, Scala. Names say package, class and method: `io/shop/Price.total`, or with points.
+//! Java, Kotlin, Scala. Names contain package, class and method: `io/shop/Price.total`, or with dots.
 //!
-//! Classes that are made while the program runs have a counter, an address or both (`$$Lambda$14/0x…`, `LambdaForm$MH.0x…`,
-//! `GeneratedMethodAccessor12`, `$Proxy5`, what CGLIB, Byte Buddy and Javassist make). Lambdas and anonymous classes are
-//! numbered through their outermost class (`lambda$total$3`, `Price$1`), so that an edit anywhere in it counts them anew.
+//! Classes created at run time have a counter, an address or both (`$$Lambda$14/0x…`, `LambdaForm$MH.0x…`,
+//! `GeneratedMethodAccessor12`, `$Proxy5`, and those of CGLIB, Byte Buddy and Javassist). Lambdas and anonymous classes
+//! are numbered within their outermost class (`lambda$total$3`, `Price$1`), so that an edit anywhere in it renumbers
+//! them.
 
 use super::{
     language::{Language, Rules},
@@ -45,7 +46,7 @@ pub(super) const RULES: Rules = Rules {
     ],
 };
 
-/// Packages of the platform and of well-known libraries, with points.
+/// Packages of the platform and of well-known libraries, with dots.
 const PACKAGES: [&str; 62] = [
     "java.",
     "javax.",
@@ -135,7 +136,7 @@ fn is_certain(name: &str, marks: Marks) -> bool {
     {
         return true;
     }
-    // The signature is no part of it.
+    // The signature is not part of the name.
     let name = &name[..name.find('(').unwrap_or(name.len())];
     match name.rsplit_once('/') {
         // `io/shop/Price.total`: a class and a method follow the package.
@@ -172,13 +173,13 @@ fn normalise(name: &str, marks: Marks) -> Option<String> {
     if !has_digit && !marks.has(b'$') {
         return None;
     }
-    // The address of a hidden class, however the profiler puts it behind the name.
+    // The address of a hidden class, in whatever form the profiler appends it.
     let mut text = name.to_owned();
     for begin in ["/0x", "+0x", ".0x"] {
         let changed = without_each(&text, begin, hex_digits, "");
         change(&mut text, changed);
     }
-    // Their identity hash, as flight recordings and JDK 8 have it: `Api$$Lambda$14/1582071873`.
+    // Their identity hash, as in flight recordings and JDK 8: `Api$$Lambda$14/1582071873`.
     let hash = |text: &str| match digits(text) {
         number if text[number..].is_empty() || text[number..].starts_with('.') => number,
         _ => 0,
@@ -225,7 +226,7 @@ fn jvst(text: &str) -> usize {
         .count()
 }
 
-/// The parts between dollars without those that count: `Price$1`, `Context$$Lambda$14`,
+/// The parts between dollar signs without counters: `Price$1`, `Context$$Lambda$14`,
 /// `Context$$Lambda$lambda$wrap$2$1840027311`; in methods `lambda$total$3`, `total$lambda-0`, `total$1`.
 fn without_counters(name: &str) -> String {
     let end = name.find('(').unwrap_or(name.len());
@@ -238,7 +239,7 @@ fn without_counters(name: &str) -> String {
             _ if at == 0 => out.push_str(part),
             _ if is_number(part) && is_lambda => {}
             _ if is_number(part) => out.push_str("$anonymous"),
-            // A class within a method, `Price$1Discount`: the number tells apart two of one name.
+            // A class within a method, `Price$1Discount`: the number distinguishes two with the same name.
             _ => {
                 out.push('$');
                 out.push_str(&part[counted..]);

@@ -1,4 +1,4 @@
-//! What is known of a language: the shape of its rules. `languages` has them all.
+//! What is known about a language: the shape of its rules. `languages` has them all.
 
 use super::marks::Marks;
 
@@ -13,7 +13,7 @@ pub enum Language {
     Cpp,
     /// Go.
     Go,
-    /// Java, Kotlin, Scala and whatever else runs on a JVM.
+    /// Java, Kotlin, Scala and anything else that runs on a JVM.
     Jvm,
     /// JavaScript and TypeScript.
     JavaScript,
@@ -27,25 +27,25 @@ pub enum Language {
     DotNet,
 }
 
-/// What is known of one language.
+/// What is known about one language.
 pub(super) struct Rules {
     pub(super) language: Language,
-    /// True where an interpreter or a virtual machine runs it: native code beside it is the runtime's, or a library's.
+    /// True if it runs in an interpreter or a virtual machine: native code is then the runtime's, or a library's.
     pub(super) is_managed: bool,
-    /// Endings of its source files.
+    /// Extensions of its source files.
     pub(super) endings: &'static [&'static str],
-    /// Beginnings of what stands for a file where there is none.
+    /// Beginnings of placeholders for a missing file.
     pub(super) no_files: &'static [&'static str],
     /// True for names that no other language has.
     pub(super) is_certain: fn(&str, Marks) -> bool,
-    /// A name without what differs between builds; `None` when it has nothing of that.
+    /// A name without what differs between builds; `None` if there is nothing to remove.
     pub(super) normalise: fn(&str, Marks) -> Option<String>,
-    /// True for names that may stand for another function in another file.
+    /// True for names that may belong to different functions in different files.
     pub(super) is_scoped_by_file: fn(&str) -> bool,
     /// True for names of the language's own libraries and of well-known ones.
     pub(super) is_library_name: fn(&str) -> bool,
-    /// Parts of paths below which other people's source files lie.
+    /// Parts of paths below which third-party source files are.
     pub(super) library_folders: &'static [&'static str],
-    /// Beginnings of names of the runtime's own native functions: where they are, a program of this language runs.
+    /// Prefixes of the runtime's own native functions: if they occur, a program in this language is running.
     pub(super) runtime: &'static [&'static str],
 }

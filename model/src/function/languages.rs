@@ -1,7 +1,7 @@
-//! Languages: the table of their rules, and how a function's language is told.
+//! Languages: the table of their rules, and how a function's language is detected.
 //!
-//! By its source file where there is one, otherwise by marks that only one language's names have. A name without either
-//! (`price`, `Cart::run`) has no language of its own: it is judged by the program it runs in (`own.rs`).
+//! By its source file if there is one, otherwise by marks that only one language's names have. A name without either
+//! (`price`, `Cart::run`) has no language of its own: it depends on the program it runs in (`own.rs`).
 
 use super::{
     c_family, dotnet, go, javascript, jvm,
@@ -10,7 +10,7 @@ use super::{
     scripts,
 };
 
-/// Of all languages; where a name has the marks of several, the first one.
+/// All languages; if a name has the marks of several, the first one counts.
 pub(super) const RULES: [&Rules; 10] = [
     &javascript::RULES,
     &dotnet::RULES,

@@ -1,4 +1,4 @@
-//! Which ASCII characters a name holds, found in one pass: most names hold none of those that a rule looks for.
+//! Which ASCII characters a name contains, found in one pass: most names contain none of those that a rule looks for.
 
 /// A set of ASCII characters.
 #[derive(Clone, Copy)]
@@ -17,28 +17,28 @@ impl Marks {
         self.0 & (1u128 << byte) != 0
     }
 
-    /// True when the name holds one of these.
+    /// True if the name contains one of these.
     pub(super) fn any(self, bytes: &[u8]) -> bool {
         bytes.iter().any(|&byte| self.has(byte))
     }
 }
 
-/// Removes the digits at the end.
+/// Removes trailing digits.
 pub(super) fn without_number(text: &str) -> &str {
     text.trim_end_matches(|c: char| c.is_ascii_digit())
 }
 
-/// True for text of digits only, one at least.
+/// True for one or more digits and nothing else.
 pub(super) fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// True for so many hexadecimal digits at least, and nothing else.
+/// True for at least `least` hexadecimal digits and nothing else.
 pub(super) fn is_hex(text: &str, least: usize) -> bool {
     text.len() >= least && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The text without every `{prefix}{digits or hexadecimal}` for which `tail` says how many bytes belong to it.
+/// Replaces each `{prefix}`, with the bytes after it that `tail` counts, by `instead`; `None` if there is none.
 pub(super) fn without_each(text: &str, prefix: &str, tail: impl Fn(&str) -> usize, instead: &str) -> Option<String> {
     let mut rest = text;
     let mut out: Option<String> = None;
@@ -62,17 +62,17 @@ pub(super) fn without_each(text: &str, prefix: &str, tail: impl Fn(&str) -> usiz
     })
 }
 
-/// How many bytes at the beginning are digits.
+/// The number of leading digits.
 pub(super) fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// How many bytes at the beginning are hexadecimal digits.
+/// The number of leading hexadecimal digits.
 pub(super) fn hex_digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_hexdigit).count()
 }
 
-/// Puts a changed text in the place of the old one, where something changed.
+/// Replaces the text if it changed.
 pub(super) fn change(text: &mut String, changed: Option<String>) {
     if let Some(changed) = changed {
         *text = changed;

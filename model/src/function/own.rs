@@ -1,15 +1,15 @@
 //! Own code: which functions of a program its owners wrote.
 //!
-//! Guarantee: it is told by what everybody can check: the source file's folder, the package, crate or namespace in the name,
-//! the file that the code was loaded from, and the language of the program. What is set for a service ([`OwnCode`]) takes
-//! the place of all that.
+//! Guarantee: it is decided by what anyone can check: the source file's folder, the package, crate or namespace in the
+//! name, the file that the code was loaded from, and the program's language. Prefixes configured for a service
+//! ([`OwnCode`]) replace all that.
 //!
-//! A name like `parseBasket` says nothing by itself: in a program of JavaScript it is the application's, in one of Rust it
-//! is a C function. So a program is looked at as a whole first ([`Program::of`]). Where a managed language runs, native
-//! code beside it is the runtime's or an extension's.
+//! A name like `parseBasket` alone says nothing: in a JavaScript program it is the application's, in a Rust program it
+//! is a C function. So a program is examined as a whole first ([`Program::of`]). If a managed language runs, native
+//! code is the runtime's or an extension's.
 //!
-//! Wrong on purpose: libraries that no list names and whose files are not known count as own code; so does everything of a
-//! program in C whose files are not known, besides the C library. Set the service's prefixes then.
+//! Wrong on purpose: libraries that no list names and whose files are unknown count as own code; so does everything
+//! except the C library in a C program whose files are unknown. Configure the service's prefixes then.
 
 use std::{borrow::Borrow, collections::BTreeMap};
 
@@ -23,9 +23,9 @@ use super::{
 };
 use crate::resolve::FunctionInfo;
 
-/// A managed language is a program's where it has a fiftieth of the functions whose language is certain.
+/// A program is in a managed language if a fiftieth of the functions with a certain language are.
 const SHARE_OF_MANAGED: u64 = 50;
-/// So many functions tell a program's language; of more, some are looked at, evenly.
+/// This many functions determine a program's language; if there are more, an even sample is examined.
 const MOST_LOOKED_AT: usize = 4096;
 
 /// Configured own code of each service: prefixes of function names or source files.
@@ -129,7 +129,7 @@ impl Program {
         {
             return true;
         }
-        // Code of a shared object or of the kernel; what of it is a program of Go or Rust says so in its name.
+        // Code of a shared object or of the kernel; functions of a Go or Rust program are recognised by name.
         if module.ends_with(".so") || module.contains(".so.") || module.starts_with('[') {
             return true;
         }
@@ -142,11 +142,11 @@ impl Program {
         let of_program = rules(language);
         match told {
             Some(told) if told == language => (of_program.is_library_name)(name),
-            // Java and Kotlin are one; TypeScript's files are JavaScript's. Another language beside it: a script of
-            // the program, where its file says so.
+            // Java and Kotlin are one; TypeScript's files are JavaScript's. Another language: a script of the program,
+            // if its file says so.
             Some(told) if rules(told).is_managed => file.is_empty() || (rules(told).is_library_name)(name),
             Some(told) => {
-                // A tuple in a name of Rust looks like the parameters of C++; a file does not lie.
+                // A tuple in a Rust name looks like C++ parameters; a file is reliable.
                 let is_bound = language == Language::Rust && told != language && !file.is_empty();
                 of_program.is_managed
                     || is_bound
@@ -158,7 +158,7 @@ impl Program {
                 Language::JavaScript | Language::Python | Language::Ruby | Language::Php => {
                     is_native_beside(name, language) || (of_program.is_library_name)(name)
                 }
-                // A name without a package is none of these languages'.
+                // A name without a package belongs to none of these languages.
                 Language::Jvm | Language::DotNet | Language::Go | Language::Rust => (of_program.is_library_name)(name),
                 Language::C | Language::Cpp => is_unknown_library(name),
             },
@@ -174,13 +174,13 @@ fn is_runtime(rules: &Rules, name: &str) -> bool {
     rules.runtime.iter().any(|begin| name.starts_with(begin))
 }
 
-/// A path of C++ or Rust in a program of a script language; Ruby and PHP have such names themselves.
+/// A C++ or Rust path in a program in a script language; Ruby and PHP have such names themselves.
 fn is_native_beside(name: &str, language: Language) -> bool {
     let has_paths = matches!(language, Language::Ruby | Language::Php);
     !has_paths && name.contains("::") || name.starts_with("__") && !name.ends_with("__")
 }
 
-/// By the lists of C and C++ alone.
+/// By the C and C++ lists alone.
 fn is_unknown_library(name: &str) -> bool {
     match name.contains("::") {
         true => (c_family::CPP.is_library_name)(name),
@@ -196,7 +196,7 @@ fn is_in_library_folder(rules: &Rules, file: &str) -> bool {
     relative || rules.library_folders.iter().any(|folder| file.contains(folder))
 }
 
-/// A name begins with a prefix; packages may be written with points or slashes.
+/// Whether a name begins with a prefix; packages may be written with dots or slashes.
 fn begins(name: &str, prefix: &str) -> bool {
     let name = name
         .trim_start_matches(['<', '&', '*', '(', ' '])
@@ -206,7 +206,7 @@ fn begins(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }
 
-/// A file lies in a folder, from the root, from the package or from any folder on.
+/// Whether a file is in a folder, from the root, the package or any folder.
 fn is_in(path: &str, prefix: &str) -> bool {
     !path.is_empty()
         && (path.starts_with(prefix)
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// A program of these functions has this language, and those of the first list are own code.
+    /// Asserts a program's language, and that the first list is its own code.
     fn judged(language: Option<Language>, own: &[&str], libraries: &[&str]) {
         let all = |names: &[&str]| names.iter().map(|name| function(name)).collect::<Vec<_>>();
         let (own, libraries) = (all(own), all(libraries));
@@ -405,7 +405,7 @@ mod tests {
                 "shop_helper @ of libshop.so.1",
             ],
         );
-        // Nothing tells the language: everything that is not the C library's.
+        // Nothing shows the language: everything outside the C library.
         judged(
             None,
             &["main", "handle", "price"],

@@ -1,17 +1,17 @@
-//! Names that profilers write together with their place: the function, its file and its line.
+//! Names that profilers write together with their location: the function, its file and its line.
 //!
-//! Guarantee: only a file of a known kind of source is split off, so a name that merely looks like one stays whole.
+//! Guarantee: only a file of a known kind of source is split off, so a name that merely looks like one is left whole.
 
 use super::{languages::by_file, marks::Marks};
 
-/// A name and what it said about its place.
+/// A name and its location.
 pub(super) struct Placed<'n> {
     pub(super) name: &'n str,
-    /// File and line; 0 where no line was said.
+    /// File and line; 0 without a line.
     pub(super) place: Option<(&'n str, u32)>,
 }
 
-/// True for paths and names of source files in a language that is known.
+/// True for paths and names of source files in a known language.
 pub fn is_source_file(file: &str) -> bool {
     by_file(file).is_some()
 }
@@ -24,7 +24,7 @@ pub(super) fn split(name: &str) -> Placed<'_> {
     let Some(&last) = name.as_bytes().last() else {
         return whole;
     };
-    // Most names are paths of functions: all but one of these forms have a blank.
+    // Most names are paths of functions: all but one of these forms contain a blank.
     let has_blank = Marks::of(name).has(b' ');
     let found = match last {
         b')' if has_blank => in_brackets(name),
@@ -42,7 +42,7 @@ pub(super) fn split(name: &str) -> Placed<'_> {
     }
 }
 
-/// `price (shop/price.py:12)`, and the other way round `shop/price.py:12 (price)`.
+/// `price (shop/price.py:12)`, and reversed, `shop/price.py:12 (price)`.
 fn in_brackets(name: &str) -> Option<(&str, &str, u32)> {
     let at = name.rfind(" (")?;
     let (head, inside) = (&name[..at], &name[at + 2..name.len() - 1]);
@@ -60,7 +60,7 @@ fn at_the_end(name: &str) -> Option<(&str, &str, u32)> {
     {
         return Some((head, file, line));
     }
-    // A path may hold blanks: the first one after which a path begins.
+    // A path may contain blanks: take the first one before the beginning of a path.
     let at = [" /", " file://", " node:", " webpack:", " ./"]
         .iter()
         .filter_map(|begin| name.find(begin))

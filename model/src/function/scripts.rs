@@ -1,8 +1,8 @@
-//! Python, Ruby and PHP. Functions have bare names, so they are known by their file as well; methods of Ruby and PHP may
-//! come with their class.
+//! Python, Ruby and PHP. Functions have bare names, so they are identified by file as well; Ruby and PHP methods may
+//! include their class.
 //!
-//! Ruby counts how many blocks lie one within another (`block (2 levels) in total`); objects without a name are written with
-//! their address, closures of PHP with their line.
+//! Ruby counts nested blocks (`block (2 levels) in total`); unnamed objects are written with their address, PHP
+//! closures with their line.
 
 use super::{
     language::{Language, Rules},
@@ -23,7 +23,7 @@ pub(super) const PYTHON: Rules = Rules {
                 ))
     },
     normalise: |name, marks| match marks.has(b'#') {
-        // What `flame` and its like write for any language.
+        // Written by `flame` and the like for any language.
         true => without_each(name, ":L#", digits, ""),
         false => None,
     },
@@ -73,7 +73,7 @@ pub(super) const RUBY: Rules = Rules {
         };
         addressed.or(blocks)
     },
-    // `Cart#total` and `Cart.total` say where they stand.
+    // `Cart#total` and `Cart.total` include their class.
     is_scoped_by_file: |name| !name.contains(['#', '.']) && !name.contains("::"),
     is_library_name: |name| {
         const CLASSES: [&str; 16] = [
@@ -132,7 +132,7 @@ pub(super) const PHP: Rules = Rules {
             false => None,
         };
         let text = closure.as_deref().unwrap_or(name);
-        // Behind a NUL, which is no longer one, come path, line and counter, up to the method.
+        // After a NUL, already replaced here, come path, line and counter, up to the method.
         let path = |text: &str| match text.starts_with(['\u{fffd}', '\0']) {
             true => text.find("::").or_else(|| text.find("->")).unwrap_or(text.len()),
             false => 0,

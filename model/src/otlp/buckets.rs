@@ -1,13 +1,13 @@
-//! Histograms of other shapes than ours: explicit bounds, and exponential ones of any scale.
+//! Histograms of other shapes than ours: explicit bounds, and exponential ones at any scale.
 //!
-//! Guarantees: no count is lost and none is invented; a value that was counted in a bucket of the sender lies in one of
-//! our buckets that touch it, and within the sender's minimum and maximum; what one request may unfold to is bounded.
-//! Differences are taken between the counts as they were sent, before anything is spread.
+//! Guarantees: no count is lost or invented; a value counted in a sender's bucket is in one of our buckets that
+//! overlaps it, and within the sender's minimum and maximum; the expansion of one request is bounded. Differences are
+//! taken between the original counts, before anything is spread.
 //!
-//! Wrong on purpose: where in a wide bucket its values lie is not known, so they are spread evenly over it by ratio (the
-//! lowest of explicit bounds, which begins at zero, by value). Where there are fewer values than places, the first place
-//! is drawn from the content of the point: always taking the same end would make a quiet release look faster or slower
-//! than a busy one.
+//! Wrong on purpose: the distribution of values within a wide bucket is unknown, so they are spread evenly over it by
+//! ratio (the lowest explicit bucket, which begins at zero, by value). If there are fewer values than buckets, the
+//! first one is derived from the content of the point: always choosing the same end would make a quiet release look
+//! faster or slower than a busy one.
 
 use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogramDataPoint, HistogramDataPoint, exponential_histogram_data_point::Buckets,
@@ -21,46 +21,46 @@ use crate::histogram::{
 
 /// The most buckets a third-party histogram point may have on one side of zero.
 const MAX_BUCKETS: usize = 10_000;
-/// The scales that the specification allows.
+/// The scales allowed by the specification.
 const SCALES: std::ops::RangeInclusive<i32> = -10..=20;
-/// The lowest of explicit bounds is cut here below its upper bound: what is spread evenly by value has a thousandth below.
+/// The lowest explicit bucket is cut this far below its upper bound: of values spread evenly, a thousandth is below.
 const LOWEST_OCTAVES: f64 = 10.0;
 
-/// Why a point cannot be taken; fixed texts, fit for a metric label.
+/// Why a point is dropped; fixed texts, fit for a metric label.
 pub(super) type Reason = &'static str;
 
-/// What a histogram point counted, as it was sent.
+/// The counts of a histogram point, as sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Counts {
-    /// One count more than there are bounds.
+    /// One more count than there are bounds.
     Explicit {
-        /// Upper bounds, inclusive, rising.
+        /// Upper bounds, inclusive, ascending.
         bounds: Vec<f64>,
         /// The last one is beyond the last bound.
         counts: Vec<u64>,
     },
-    /// Bucket `offset + i` of a scale.
+    /// Bucket `offset + i` at a scale.
     Exponential {
-        /// Two to the power of it are the buckets per octave.
+        /// Buckets per octave, as a power of two.
         scale: i32,
-        /// Index of the first.
+        /// Index of the first bucket.
         offset: i32,
-        /// From there on.
+        /// Counts from there on.
         counts: Vec<u64>,
-        /// Values of zero, or next to it.
+        /// Values of zero, or close to it.
         zero_count: u64,
     },
 }
 
-/// What is said beside the counts, in the unit of the sender.
+/// Statistics sent along with the counts, in the sender's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Extremes {
     pub(super) sum: Option<f64>,
     pub(super) min: Option<f64>,
     pub(super) max: Option<f64>,
-    /// The smallest value was there before these counts, and only bounds them.
+    /// The smallest value predates these counts, and is only a bound.
     pub(super) min_is_older: bool,
-    /// The same of the largest.
+    /// The same for the largest.
     pub(super) max_is_older: bool,
 }
 
@@ -116,7 +116,8 @@ impl Counts {
         })
     }
 
-    /// Tells apart histograms of one name that count in other buckets; those that change with the values do not count.
+    /// Distinguishes histograms with the same name but different buckets; buckets that adapt to the values do not
+    /// count.
     pub(super) fn bounds_hash(&self) -> u64 {
         match self {
             Counts::Explicit { bounds, .. } => {
@@ -135,7 +136,7 @@ impl Counts {
         }
     }
 
-    /// What was counted since `before`; `None` when something is less than it was, or was counted in other buckets.
+    /// What was counted since `before`; `None` if a count decreased, or the buckets differ.
     pub(super) fn since(&self, before: &Counts) -> Option<Counts> {
         match (self, before) {
             (
@@ -162,7 +163,7 @@ impl Counts {
                     ..
                 },
             ) => {
-                // A range that grew makes a sender choose a coarser scale; the older counts fall into its buckets.
+                // When the range grows, a sender chooses a coarser scale; older counts are merged into its buckets.
                 let scale = *scale.min(old);
                 let (mut now, before) = (self.at_scale(scale), before.at_scale(scale));
                 for (index, count) in before {
@@ -191,7 +192,7 @@ impl Counts {
         }
     }
 
-    /// Positive buckets by index at a scale that is not finer.
+    /// Positive buckets by index at an equal or coarser scale.
     fn at_scale(&self, at: i32) -> std::collections::BTreeMap<i32, u64> {
         let mut found = std::collections::BTreeMap::new();
         if let Counts::Exponential {
@@ -207,8 +208,9 @@ impl Counts {
         found
     }
 
-    /// Whether more than half of the values are in one bucket of the sender that reaches from below a tenth of a second beyond one, as
-    /// with bounds that were made for milliseconds: quantiles say nothing then. The extremes count as bounds. `unit` as below.
+    /// Whether more than half of the values are in one of the sender's buckets that reaches from below a tenth of a
+    /// second to beyond one, as with bounds meant for milliseconds: quantiles are then meaningless. The extremes count
+    /// as bounds. `unit` as below.
     pub(super) fn are_too_wide(&self, said: Extremes, unit: f64) -> bool {
         let Counts::Explicit { bounds, counts } = self else {
             return false;
@@ -224,8 +226,8 @@ impl Counts {
         u128::from(most) * 2 > all && low < 0.1 && high >= 1.0
     }
 
-    /// Our histogram of it. `unit` is the sender's unit in seconds; `drawn` is in `0..1` and says where few values fall;
-    /// `room` is how many buckets may still be made.
+    /// Converts to our histogram. `unit` is the sender's unit in seconds; `drawn` in `0..1` determines where few values
+    /// fall; `room` is how many buckets may still be created.
     pub(super) fn histogram(
         &self,
         said: Extremes,
@@ -280,7 +282,7 @@ impl Counts {
     }
 }
 
-/// How values lie between the two bounds of a bucket.
+/// How values are distributed between the two bounds of a bucket.
 #[derive(Clone, Copy)]
 enum Evenly {
     ByRatio,
@@ -301,11 +303,11 @@ impl Spread {
         for (at, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let low = at.checked_sub(1).map_or(0.0, |below| bounds[below].max(0.0)) * unit;
             match bounds.get(at) {
-                // The bucket up to zero: values that were rounded to nothing.
+                // The bucket up to zero: values rounded to nothing.
                 Some(&bound) if bound <= 0.0 => self.zero_count = self.zero_count.saturating_add(count),
                 Some(&bound) if low == 0.0 => self.between(low, bound * unit, count, Evenly::ByValue),
                 Some(&bound) => self.between(low, bound * unit, count, Evenly::ByRatio),
-                // Beyond the last bound: as far as the largest value that is known.
+                // Beyond the last bound: up to the largest known value.
                 None => {
                     let high = self.max.filter(|max| *max > low).unwrap_or(low);
                     self.between(low, high, count, Evenly::ByRatio);
@@ -316,8 +318,8 @@ impl Spread {
 
     fn exponential(&mut self, scale: i32, offset: i32, counts: &[u64], unit: f64) {
         if scale >= SCALE {
-            // Finer buckets lie inside of ours. A unit moves all of them by log2(unit) * 32 buckets; rounding that costs at
-            // most half of ours.
+            // Finer buckets are inside ours. A unit shifts all of them by log2(unit) * 32 buckets; rounding that costs
+            // at most half of one of ours.
             let shift = (unit.log2() * BUCKETS_PER_OCTAVE).round() as i32;
             let down = scale - SCALE;
             for (at, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -329,13 +331,13 @@ impl Spread {
         let width = f64::from(-scale).exp2();
         for (at, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let low = f64::from(offset.saturating_add(at as i32)) * width;
-            // The widest buckets reach beyond what a number can say, and beyond what we keep.
+            // The widest buckets exceed the range of a float, and what we keep.
             let edge = |power: f64| (power.exp2() * unit).clamp(bucket_lower(MIN_INDEX), bucket_upper(MAX_INDEX));
             self.between(edge(low), edge(low + width), count, Evenly::ByRatio);
         }
     }
 
-    /// Spreads values over `low..=high` seconds, and not beyond the extremes.
+    /// Spreads values over `low..=high` seconds, within the extremes.
     fn between(&mut self, low: f64, high: f64, count: u64, evenly: Evenly) {
         let narrowed_low = self.min.map_or(low, |min| low.max(min.min(high)));
         let narrowed_high = self.max.map_or(high, |max| high.min(max.max(narrowed_low)));
@@ -345,7 +347,8 @@ impl Spread {
             Evenly::ByRatio => low,
             Evenly::ByValue => low.max(high * (-LOWEST_OCTAVES).exp2()),
         };
-        // The smallest value itself is in a bucket; the sender's lower bound is not, because lower bounds are exclusive.
+        // The smallest value itself is in a bucket; the sender's lower bound is not, because lower bounds are
+        // exclusive.
         let first = if floor == self.min.unwrap_or(0.0) {
             floor
         } else {

@@ -1,4 +1,4 @@
-//! Whom a caller asked for, as the attributes of its requests say. Guarantee: an address is no name of a service.
+//! The callee named by the attributes of a caller's requests. Guarantee: an address is never a service name.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 
 use super::{find_text, names};
 
-/// Whom a caller asked for: a service that its attributes name, or else the host, unless that is an address. With a
-/// namespace as `namespace/service`.
+/// The callee: a service named by attributes, otherwise the host unless that is an address. With a namespace as
+/// `namespace/service`.
 pub(super) fn called(attributes: &[KeyValue]) -> Option<String> {
     let of = |key| find_text(attributes, key).filter(|text: &String| !text.is_empty());
     if let Some(service) = of(names::PEER_SERVICE) {
@@ -26,7 +26,7 @@ pub(super) fn called(attributes: &[KeyValue]) -> Option<String> {
     if host.is_empty() || host == "localhost" || is_address {
         return None;
     }
-    // Names of services inside Kubernetes: `inventory.prod.svc`, `inventory.prod.svc.cluster.local`.
+    // Service names inside Kubernetes: `inventory.prod.svc`, `inventory.prod.svc.cluster.local`.
     let parts: Vec<&str> = host.splitn(4, '.').collect();
     if let [service, namespace, "svc", ..] = parts.as_slice() {
         return Some(format!("{namespace}/{service}"));

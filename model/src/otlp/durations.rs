@@ -1,11 +1,12 @@
-//! Which metrics are durations of requests, and what their attributes say about the requests.
+//! Which metrics are request durations, and what their attributes say about the requests.
 //!
-//! Guarantees: one table names every metric that is taken, with its side and its unit; a path of a request never becomes
-//! a route; an address never becomes a destination. Names of both generations of the semantic conventions are read: HTTP before
-//! and since 1.23, RPC before and since 1.39, and those of gRPC's own plugins (gRFC A66).
+//! Guarantees: one table lists every metric that is accepted, with its side and its unit; a request path never becomes
+//! a route; an address never becomes a destination. Both generations of the semantic conventions are supported: HTTP
+//! before and since 1.23, RPC before and since 1.39, as are gRPC's own plugins (gRFC A66).
 //!
-//! Wrong on purpose: a caller that is measured by an SDK only knows the name that it asked for: that is a destination, like
-//! that of a proxy's outbound listener, and no release. The two names of one metric in one scope are the same requests, and only the newer one counts.
+//! Wrong on purpose: a caller measured by an SDK knows only the name that it asked for: that is a destination, as for a
+//! proxy's outbound listener, not a release. Two names of one metric in one scope are the same requests, and only the
+//! newer one counts.
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 
@@ -25,15 +26,15 @@ enum Kind {
     Rpc,
 }
 
-/// A metric that is taken.
+/// An accepted metric.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Duration {
     pub(super) name: &'static str,
     pub(super) side: Side,
     kind: Kind,
-    /// Where the metric does not say its unit.
+    /// If the metric does not state its unit.
     unit: &'static str,
-    /// A name of the same requests that is preferred to this one.
+    /// A preferred name for the same requests.
     pub(super) newer: Option<&'static str>,
 }
 
@@ -138,12 +139,12 @@ pub(super) struct Writer<'a> {
 }
 
 impl Duration {
-    /// The metric of a name.
+    /// The metric with this name.
     pub(super) fn named(name: &str) -> Option<&'static Duration> {
         DURATIONS.iter().find(|duration| duration.name == name)
     }
 
-    /// The unit that a metric says, in seconds; `None` for one that is no time.
+    /// A metric's unit in seconds; `None` if it is not a unit of time.
     pub(super) fn seconds(&self, unit: &str) -> Option<f64> {
         match if unit.is_empty() { self.unit } else { unit } {
             "s" | "seconds" | "second" => Some(1.0),
@@ -160,7 +161,7 @@ impl Duration {
             keys.iter()
                 .find_map(|key| find_text(attributes, key).filter(|text| !text.is_empty()))
         };
-        // On the server's side the address is this server's own name.
+        // On the server's side, the address is this server's own name.
         let (peer, destination) = match (self.side, writer.own) {
             (Side::Client, true) => (find_peer(attributes), of(&[names::DESTINATION])),
             (Side::Client, false) => match find_peer(attributes).filter(|peer| peer.version != UNKNOWN) {
@@ -217,7 +218,7 @@ impl Duration {
                 if is_grpc {
                     "POST".clone_into(&mut series.method);
                 }
-                // Names of methods that were not registered, in the words of both.
+                // Names of unregistered methods, in both conventions.
                 let is_known = |method: &String| !["_OTHER", "other"].contains(&method.as_str());
                 let method = of(&["rpc.method", "grpc.method"]).filter(is_known);
                 series.route = match (of(&["rpc.service"]), method) {
@@ -252,7 +253,7 @@ fn grpc_code(text: &str) -> u16 {
     text.parse().ok().or_else(|| by_name(text)).unwrap_or(2)
 }
 
-/// As our proxies name protocols.
+/// The protocol's name as in our proxies.
 fn http_protocol(attributes: &[KeyValue]) -> String {
     let name = find_text(attributes, names::PROTOCOL).unwrap_or_default();
     let version = ["network.protocol.version", "http.flavor", "net.protocol.version"];

@@ -1,11 +1,11 @@
-//! OTLP profiles before 1.8, brought into the current layout.
+//! OTLP profiles before 1.8, converted to the current layout.
 //!
-//! Guarantees: the sums per sample type, stack and attributes are those of the request; a reference that points outside
-//! its table is refused by name; a request without its tables is refused, never taken as empty. 1.5 keeps its tables in
-//! each profile and 1.7 one dictionary for all; both are read. 1.6 lost its tables on the way and cannot be.
+//! Guarantees: the sums per sample type, stack and attributes are the request's; a reference outside its table is
+//! refused by name; a request without its tables is refused, never treated as empty. 1.5 has tables in each profile and
+//! 1.7 one dictionary for all; both are supported. 1.6 lost its tables in transit and cannot be read.
 //!
-//! Wrong on purpose: units of attributes, comments and payloads in other formats are left out. Where a stack is used by
-//! several samples it is listed once per different slice of the location list, not per different content.
+//! Wrong on purpose: units of attributes, comments and payloads in other formats are dropped. If several samples use a
+//! stack, it is listed once per distinct slice of the location list, not per distinct content.
 
 use std::collections::HashMap;
 
@@ -17,9 +17,9 @@ use prost::Message;
 
 use super::DecodeError;
 
-/// Most sample types of one profile: each becomes a profile of its own.
+/// The most sample types of one profile: each becomes a profile of its own.
 const MAX_SAMPLE_TYPES: usize = 64;
-/// Most frames that the stacks of a request name together.
+/// The most frames in all stacks of a request together.
 const MAX_FRAMES: usize = 8 << 20;
 
 #[derive(Clone, PartialEq, Message)]
@@ -56,12 +56,12 @@ struct ResourceProfiles {
 
 #[derive(Clone, PartialEq, Message)]
 struct ScopeProfiles {
-    /// Kept as bytes until it is known which version wrote them.
+    /// Kept as bytes until the version is known.
     #[prost(bytes = "vec", repeated, tag = "2")]
     profiles: Vec<Vec<u8>>,
 }
 
-/// A profile of 1.7: its tables are in the dictionary.
+/// A profile in 1.7: its tables are in the dictionary.
 #[derive(Clone, PartialEq, Message)]
 struct Profile {
     #[prost(message, repeated, tag = "1")]
@@ -82,7 +82,7 @@ struct Profile {
     attribute_indices: Vec<i32>,
 }
 
-/// A profile of 1.5, with its own tables.
+/// A profile in 1.5, with its own tables.
 #[derive(Clone, PartialEq, Message)]
 struct ProfileWithTables {
     #[prost(message, repeated, tag = "1")]
@@ -133,7 +133,7 @@ struct Sample {
 
 #[derive(Clone, PartialEq, Message)]
 struct Location {
-    /// 0 is a mapping like any other here; only "not there" means none.
+    /// 0 is a valid mapping here; only a missing index means none.
     #[prost(int32, optional, tag = "1")]
     mapping_index: Option<i32>,
     #[prost(uint64, tag = "2")]
@@ -144,7 +144,7 @@ struct Location {
     attribute_indices: Vec<i32>,
 }
 
-/// Reads a request of 1.5 or 1.7.
+/// Reads a request in 1.5 or 1.7.
 pub(super) fn read(bytes: &[u8]) -> Result<ExportProfilesServiceRequest, DecodeError> {
     let request = Request::decode(bytes)?;
     let mut tables = Tables::default();
@@ -159,7 +159,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ExportProfilesServiceRequest, DecodeE
             match &shared {
                 Some(bases) => tables.profile(Profile::decode(bytes.as_slice())?, *bases, &mut profiles)?,
                 None => {
-                    // The fields of 1.6 have other types here.
+                    // In 1.6 these fields have other types.
                     let decoded = ProfileWithTables::decode(bytes.as_slice()).map_err(|_| DecodeError::NoDictionary)?;
                     let (profile, dictionary) = decoded.split();
                     if dictionary.strings.is_empty() && !profile.samples.is_empty() {
@@ -209,7 +209,7 @@ impl ProfileWithTables {
     }
 }
 
-/// Where the tables of one old dictionary begin in the new one, and how long they are.
+/// Where the tables of an old dictionary begin in the new one, and their lengths.
 #[derive(Clone, Copy)]
 struct Bases {
     strings: Part,
@@ -232,9 +232,9 @@ impl Part {
         Part { name, base, length }
     }
 
-    /// An old index as a new one.
+    /// Converts an old index to a new one.
     fn at(&self, index: i32) -> Result<i32, DecodeError> {
-        // A table that is not there has only "unset".
+        // A missing table contains only "unset".
         if index == 0 && self.length == 0 {
             return Ok(0);
         }
@@ -292,7 +292,7 @@ impl Tables {
         new.string_table.extend(old.strings);
         new.link_table.extend(old.links);
         for attribute in old.attributes {
-            // Keys were text in the table itself.
+            // Keys were text within the table.
             new.string_table.push(attribute.key);
             new.attribute_table.push(current::KeyValueAndUnit {
                 key_strindex: i32::try_from(new.string_table.len() - 1).unwrap_or(0),
@@ -359,7 +359,7 @@ impl Tables {
         }
         let mut stacks: HashMap<(i32, i32), i32> = HashMap::new();
         for mut sample in old.samples {
-            // One value per type, or one per timestamp where there is one type.
+            // One value per type, or one per timestamp if there is only one type.
             let per_timestamp = types == 1 && sample.values.len() == sample.timestamps.len();
             if !sample.values.is_empty() && sample.values.len() != types && !per_timestamp {
                 return Err(DecodeError::Values {
@@ -384,7 +384,7 @@ impl Tables {
                     Some(&value) => vec![value],
                     None => Vec::new(),
                 };
-                // A sum over several instants cannot be spread over them again.
+                // A sum over several timestamps cannot be split again.
                 let keep_times = values.is_empty() || values.len() == sample.timestamps.len();
                 profile.samples.push(current::Sample {
                     stack_index,
@@ -414,7 +414,7 @@ impl Tables {
             index: i64::from(start) + i64::from(length),
             len: location_indices.len(),
         })?;
-        // Slices may overlap, so that a small request could name stacks of any size together.
+        // Slices may overlap, so a small request could contain stacks of any size in total.
         self.named_frames += locations.len();
         if self.named_frames > MAX_FRAMES {
             return Err(DecodeError::Frames { limit: MAX_FRAMES });

@@ -1,12 +1,13 @@
 //! The layouts of OTLP profiles: three generations share one package name and one address.
 //!
-//! Guarantees: a request is read in the layout it was written in, told by the wire types of its fields and never by
-//! trial; one whose fields contradict each other, or that belongs to a version without a dictionary, is refused by
-//! name. Old requests come out as the current layout, so that nothing else has to know them. No step needs more memory
-//! than a constant factor of the request, and no nesting is followed beyond the levels that the layout has.
+//! Guarantees: a request is read in the layout it was written in, recognised by the wire types of its fields and never
+//! by trial; one whose fields contradict each other, or whose version has no dictionary, is refused by name. Old
+//! requests are converted to the current layout, so that no other code has to know them. No step needs more memory than
+//! a constant factor of the request, and no nesting is followed beyond the levels of the layout.
 //!
-//! Wrong on purpose: 1.8 and 1.9 with timestamps, where every value also is a valid attribute index, cannot be told
-//! from 1.10; such a request is taken as the newer one. Packed numbers are assumed, as every proto3 writer does.
+//! Wrong on purpose: 1.8 and 1.9 with timestamps, if every value is also a valid attribute index, cannot be
+//! distinguished from 1.10; such a request is read as the newer one. Packed numbers are assumed, as written by every
+//! proto3 writer.
 //!
 //! Source: the profiles messages of opentelemetry-proto 1.5, 1.7, 1.8, 1.9, 1.10 and 1.11.
 //!
@@ -26,12 +27,12 @@ use super::{DecodeError, first_generation};
 /// Reads a profiles request of any generation.
 ///
 /// # Errors
-/// For what is no such request, or belongs to no known version.
+/// When it is not such a request, or of an unknown version.
 pub fn read_profiles(bytes: &[u8]) -> Result<ExportProfilesServiceRequest, DecodeError> {
     read_profiles_counting(bytes).map(|(request, _)| request)
 }
 
-/// [`read_profiles`]; also says in how many strings of the dictionary something was no UTF-8 and had to be replaced.
+/// Like [`read_profiles`]; also returns in how many strings of the dictionary invalid UTF-8 was replaced.
 ///
 /// # Errors
 /// As [`read_profiles`].
@@ -65,7 +66,7 @@ enum Generation {
     First,
     /// 1.8 and 1.9.
     Second {
-        /// The profile's own fields are those of 1.8, one higher.
+        /// The profile's own fields are those of 1.8, numbered one higher.
         numbers_of_1_8: bool,
     },
     /// From 1.10.
@@ -77,7 +78,7 @@ const FIXED64: u8 = 1;
 const BYTES: u8 = 2;
 const FIXED32: u8 = 5;
 
-/// One field as it stands in the bytes.
+/// One field as encoded.
 struct Field {
     tag_at: usize,
     tag_length: usize,
@@ -172,15 +173,15 @@ pub(super) fn for_messages(
     )
 }
 
-/// What the fields of all samples say.
+/// Evidence from the fields of all samples.
 #[derive(Default)]
 struct Evidence {
-    /// The profile around the samples is of the first layout, which settles it.
+    /// The profile that contains the samples has the first layout, which settles it.
     first_profile: bool,
     first: bool,
     second: bool,
     third: bool,
-    /// Field 2 as numbers where nothing else decides: without timestamps it must be values.
+    /// Field 2 as numbers if nothing else decides: without timestamps it must be values.
     undecided: Vec<Undecided>,
     numbers_of_1_8: bool,
 }
@@ -191,7 +192,7 @@ struct Undecided {
     timestamps: usize,
 }
 
-/// Most undecided samples looked at: they all come from one writer.
+/// The most undecided samples examined: they all come from one writer.
 const MAX_UNDECIDED: usize = 10_000;
 
 fn generation_of(bytes: &[u8]) -> Result<Generation, DecodeError> {
@@ -200,7 +201,7 @@ fn generation_of(bytes: &[u8]) -> Result<Generation, DecodeError> {
         for_fields(bytes, profile, &mut |field| {
             match (field.number, field.wire) {
                 (2, BYTES) => judge_sample(bytes, field.content, &mut evidence)?,
-                // The start of a profile is a fixed64 from 1.8 on.
+                // The start of a profile is a fixed64 since 1.8.
                 (3, BYTES) | (4, BYTES) | (11, VARINT) => evidence.first_profile = true,
                 (12, BYTES) => evidence.numbers_of_1_8 = true,
                 _ => {}
@@ -230,7 +231,7 @@ fn generation_of(bytes: &[u8]) -> Result<Generation, DecodeError> {
 }
 
 fn judge_sample(bytes: &[u8], sample: Range<usize>, evidence: &mut Evidence) -> Result<(), DecodeError> {
-    // Wire types of fields 2 to 4, and what an undecided one is judged by.
+    // Wire types of fields 2 to 4, and what decides an undecided one.
     let mut wires = [None; 3];
     let (mut second, mut timestamps) = (0..0, 0..0);
     for_fields(bytes, sample, &mut |field| {
@@ -279,7 +280,7 @@ fn attribute_count(bytes: &[u8]) -> Result<usize, DecodeError> {
     Ok(count)
 }
 
-/// Gives the fields of layouts 1.8 and 1.9 their numbers of 1.10, in place: all of them are one byte long.
+/// Renumbers the fields of layouts 1.8 and 1.9 to those of 1.10, in place: all numbers are one byte long.
 fn renumber(bytes: &[u8], numbers_of_1_8: bool) -> Result<Vec<u8>, DecodeError> {
     let mut renumbered = bytes.to_vec();
     for_profiles(bytes, &mut |profile| {

@@ -1,16 +1,16 @@
-//! OTLP in JSON: rewritten as protobuf while it is read, so that one decoder serves both.
+//! OTLP in JSON: converted to protobuf while it is read, so that one decoder serves both.
 //!
-//! Guarantees: the mapping is the one of the OTLP specification: `traceId` and `spanId` in hexadecimal, other bytes in
+//! Guarantees: the mapping is that of the OTLP specification: `traceId` and `spanId` in hexadecimal, other bytes in
 //! base64, 64-bit numbers as text or number, enumerations as numbers, unknown names ignored. The text is read once and
-//! never held as a tree; what comes out is at most some times as large as what went in, and nesting is bounded.
+//! never held as a tree; the output is at most a small multiple of the input, and nesting is bounded.
 //!
-//! Wrong on purpose: names of the layouts before 1.8 are refused instead of read ([`JsonError`] says so); an
-//! enumeration given by name is taken although the specification forbids it.
+//! Wrong on purpose: names of the layouts before 1.8 are refused ([`JsonError`] says so); an enumeration given by name
+//! is accepted although the specification forbids it.
 //!
 //! Source: OTLP specification 1.11, "JSON Protobuf Encoding"; proto3 JSON mapping.
 //!
-//! One file because it is one state machine: each kind of value is read where the text is, into the buffer of the message that holds
-//! it. Only the lists of fields stand elsewhere, since they are data.
+//! One file because it is one state machine: each kind of value is read straight into the buffer of the message that
+//! contains it. Only the lists of fields are elsewhere, since they are data.
 
 use base64::Engine as _;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -25,17 +25,17 @@ use super::json_schemas::{METRICS_REQUEST, PROFILES_REQUEST};
 #[error("{0}")]
 pub struct JsonError(String);
 
-/// Rewrites a profiles request.
+/// Converts a profiles request.
 pub fn profiles_to_protobuf(json: &[u8]) -> Result<Vec<u8>, JsonError> {
     to_protobuf(&PROFILES_REQUEST, json)
 }
 
-/// Rewrites a metrics request.
+/// Converts a metrics request.
 pub fn metrics_to_protobuf(json: &[u8]) -> Result<Vec<u8>, JsonError> {
     to_protobuf(&METRICS_REQUEST, json)
 }
 
-/// Rewrites the JSON of any message.
+/// Converts the JSON of any message.
 pub(crate) fn to_protobuf(schema: &'static Schema, json: &[u8]) -> Result<Vec<u8>, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let mut written = Vec::new();
@@ -334,7 +334,7 @@ impl BitsSeed {
         if matches!(self.0.kind, Kind::Double) {
             return Some(value.to_bits());
         }
-        // 2^63 is exact; beyond it a float says nothing about the last digits.
+        // 2^63 is exact; beyond it, a float's last digits are meaningless.
         let whole = value.fract() == 0.0 && value.abs() < 9_223_372_036_854_775_808.0;
         if whole { self.of_integer(value as i128) } else { None }
     }
@@ -377,7 +377,7 @@ impl Visitor<'_> for BitsSeed {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
         let bits = match self.0.kind {
             Kind::Enum(names) => names.iter().position(|name| *name == text).map(|at| at as u64),
-            // `NaN`, `Infinity` and `-Infinity` are read by the same function.
+            // `NaN`, `Infinity` and `-Infinity` are parsed by the same function.
             Kind::Double => text.parse().ok().and_then(|value| self.of_float(value)),
             Kind::Bool => None,
             _ => match text.parse::<i64>() {

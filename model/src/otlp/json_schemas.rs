@@ -1,8 +1,8 @@
-//! The names of OTLP messages in JSON, with their protobuf numbers: profiles in the layout of 1.10 and later, metrics
-//! as far as they are read here.
+//! The JSON names of OTLP messages, with their protobuf numbers: profiles in the layout of 1.10 and later, metrics as
+//! far as they are used here.
 //!
-//! Guarantees: only names that have a meaning here are listed, all others are skipped unread. Layouts 1.8 and 1.9 differ
-//! from later ones in numbers and in the singular of two names, which are listed too.
+//! Guarantees: only names with a meaning here are listed, all others are skipped. Layouts 1.8 and 1.9 differ from later
+//! ones in numbers and in the singular of two names, which are listed, too.
 
 use super::json::schema::{Field, Kind, Schema};
 
@@ -246,7 +246,7 @@ const TEMPORALITIES: Kind = Kind::Enum(&[
     "AGGREGATION_TEMPORALITY_CUMULATIVE",
 ]);
 
-/// A gauge has no temporality; senders do not write one, and readers skip it.
+/// A gauge has no temporality; senders omit it, and readers skip it.
 static NUMBERS: Schema = Schema {
     name: "numbers",
     fields: &[
@@ -256,7 +256,7 @@ static NUMBERS: Schema = Schema {
     ],
 };
 
-/// Points that are only counted, to say how many were left out.
+/// Points that are only counted, to report how many were dropped.
 static OTHER_POINTS: Schema = Schema {
     name: "points",
     fields: &[many("dataPoints", 1, Kind::Message(&OTHER_POINT))],

@@ -6,7 +6,7 @@ mod encode;
 pub use decode::{DecodeError, decode_profiles, decode_profiles_within};
 pub use encode::encode_profiles;
 
-/// How many samples a value stands for where the sender does not say: so many periods, rounded, and at least one.
+/// How many samples a value stands for if the sender does not say: the number of periods, rounded, and at least one.
 fn implied_count(value: i64, period: i64) -> u64 {
     if period <= 0 {
         1

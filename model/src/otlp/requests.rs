@@ -1,11 +1,11 @@
 //! Requests ⇄ OTLP metrics. Ours are one exponential histogram per series, and one sum that marks the window; those of
-//! others are any metric that [`super::durations`] names, as a histogram of any kind and temporality.
+//! others are any metric that [`super::durations`] lists, as a histogram of any kind and temporality.
 //!
 //! Guarantees: a window covers the seconds that its points cover, wherever they begin; what is left out is counted by
 //! reason and named.
 //!
-//! One file because both directions share one set of names and attributes, and what is written here has to be read here as it was.
-//! Histograms, durations and cumulative streams are files of their own; what is left is their order.
+//! One file because both directions share one set of names and attributes, and what is written here has to be read here
+//! unchanged. Histograms, durations and cumulative streams are files of their own; what is left is their order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -39,12 +39,12 @@ use crate::{
 
 const NS: u64 = 1_000_000_000;
 
-/// Flag of a point that says only that its series is gone.
+/// Flag of a point that only says that its series is gone.
 const NO_RECORDED_VALUE: u32 = 1;
-/// What a request may unfold to where nobody says it.
+/// The memory that a request may expand to by default.
 const MEMORY_OF_ONE_REQUEST: u64 = 128 << 20;
 
-/// Encodes the requests of one window; an idle window still says that it was one.
+/// Encodes the requests of one window, even if it is idle.
 pub fn encode_requests(window: &WorkloadWindow) -> ExportMetricsServiceRequest {
     let start = window.start_unix_s.max(0) as u64 * NS;
     let end = start + u64::from(window.length_s) * NS;
@@ -196,14 +196,14 @@ fn histogram_point(series: &RequestSeries, start: u64, end: u64) -> ExponentialH
     }
 }
 
-/// Takes request durations (and the window marks of our own senders) out of a metrics request. Left out, counted and
-/// named: other metrics, durations that are no histograms, and histograms that cannot be read. Points that count from the
-/// start of their stream are in [`Decoded::cumulative`], for [`super::grow`].
+/// Takes request durations (and the window marks of our own senders) out of a metrics request. Dropped, counted and
+/// named: other metrics, durations that are not histograms, and histograms that cannot be read. Points that count from
+/// the start of their stream are in [`Decoded::cumulative`], for [`super::grow`].
 pub fn decode_metrics(request: ExportMetricsServiceRequest) -> Decoded {
     decode_metrics_within(request, MEMORY_OF_ONE_REQUEST)
 }
 
-/// [`decode_metrics`], of a request whose buckets may unfold to about so many bytes of memory.
+/// [`decode_metrics`] for a request whose buckets may expand to about `limit` bytes of memory.
 pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -> Decoded {
     let mut decoded = Decoded::default();
     let mut room = bucket_room(limit);
@@ -274,7 +274,7 @@ pub fn bucket_room(limit: u64) -> usize {
     usize::try_from(limit / 32).unwrap_or(usize::MAX)
 }
 
-/// Where points come from.
+/// The origin of points.
 struct From<'a> {
     workload: &'a Workload,
     component: Component,
@@ -285,7 +285,7 @@ struct From<'a> {
     writer: Writer<'a>,
 }
 
-/// Takes the points of a metric that measures requests.
+/// Reads the points of a metric that measures requests.
 fn durations(
     known: &'static Duration,
     unit: &str,
@@ -449,7 +449,7 @@ fn put_beside(decoded: &mut Decoded, workload: &Workload, component: Component, 
     }
 }
 
-/// What stands beside a histogram in metrics of its own.
+/// What belongs to a histogram but is in metrics of its own.
 #[derive(Default)]
 struct Beside {
     request_bytes: u64,
@@ -474,7 +474,7 @@ impl Beside {
     }
 }
 
-/// What joins a byte count with its histogram: every attribute of the series, whatever their order.
+/// Joins a byte count with its histogram: every attribute of the series, in any order.
 fn series_key(start: i64, side: &str, attributes: &[KeyValue]) -> String {
     let peer = find_peer(attributes).map(|p| p.to_string()).unwrap_or_default();
     let part = |key| find_text(attributes, key).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! What OTLP messages weigh in memory ([`crate::weight`]): profiles of all generations in one shape, and metrics.
+//! The weight of OTLP messages in memory ([`crate::weight`]): profiles of all generations in one shape, and metrics.
 //!
-//! Guarantees: every repeated element that the decoders read is listed under each number any generation gives it, with
-//! what the decoder and the reader behind it keep of it.
+//! Guarantees: every repeated element that the decoders read is listed under each number it has in any generation, with
+//! what the decoder and the reader after it keep of it.
 
 use crate::weight::{NUMBERS, Shape, TEXT, TooHeavy, weigh};
 
@@ -95,7 +95,7 @@ static METRIC: Shape = shape(
     ],
 );
 static POINTS: Shape = shape(64, &[(1, &POINT)]);
-/// Numbers, histograms, exponential histograms and summaries; also the series that is made of it.
+/// Numbers, histograms, exponential histograms and summaries; includes the series created from the point.
 static POINT: Shape = shape(
     700,
     &[

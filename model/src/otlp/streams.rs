@@ -1,15 +1,15 @@
-//! Histograms that grow from the start of a stream, as every SDK sends them unless told otherwise: what they grew.
+//! The increase of cumulative histograms, which every SDK sends by default.
 //!
-//! A stream is a metric of a process with equal attributes and one start. Guarantees: nothing is counted twice, whatever
-//! is lost, repeated or overtaken on the way; what a stream grew covers exactly the time between two of its exports, or
-//! from its start to the first; a new start is a new stream, and counts that fell under an old start count whole.
-//! Values are compared bucket by bucket as they were sent.
+//! A stream is a metric of a process with equal attributes and one start. Guarantees: nothing is counted twice,
+//! whatever is lost, repeated or reordered in transit; a stream's increase covers exactly the time between two of its
+//! exports, or from its start to the first; a new start is a new stream, and counts that decreased under an old start
+//! count in full. Values are compared bucket by bucket as sent.
 //!
-//! A stream that is not known counts whole only if it began after the last moment at which one may have been forgotten
-//! (the start of the server, or an eviction): otherwise its first point is where counting begins, and is said to be.
+//! An unknown stream counts in full only if it began after the last time at which one may have been forgotten (the
+//! start of the server, or an eviction): otherwise counting begins with its first point, which is reported.
 //!
-//! Wrong on purpose: between the last export of a process and its end nothing is seen. Two processes whose resources,
-//! attributes and starts (nanoseconds) are equal would be one stream.
+//! Wrong on purpose: nothing is seen between the last export of a process and its end. Two processes with equal
+//! resources, attributes and starts (nanoseconds) would be one stream.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,11 +24,11 @@ use crate::{
     workload::{Component, Workload},
 };
 
-/// What a stream weighs beside its buckets, in buckets (of eight bytes).
+/// What a stream weighs apart from its buckets, in buckets (of eight bytes).
 const STREAM_BUCKETS: usize = 20;
-/// A stream that sent nothing for so long is forgotten, in nanoseconds: its process is gone.
+/// A stream that has been silent for this long is forgotten, in nanoseconds: its process is gone.
 const IDLE_NS: u64 = 3_600_000_000_000;
-/// What refusals call it.
+/// Its name in refusals.
 pub(super) const SHAPE: &str = "cumulative histogram";
 
 /// A point that counts from the start of its stream.
@@ -36,9 +36,9 @@ pub(super) const SHAPE: &str = "cumulative histogram";
 pub struct CumulativePoint {
     pub(super) workload: Workload,
     pub(super) component: Component,
-    /// Hash of all that the resource says: which process it is.
+    /// Hash of the whole resource: identifies the process.
     pub(super) process: u128,
-    /// Hash of process, scope, metric, attributes and start: which stream it is.
+    /// Hash of process, scope, metric, attributes and start: identifies the stream.
     pub(super) stream: u128,
     pub(super) start_unix_ns: u64,
     pub(super) time_unix_ns: u64,
@@ -50,18 +50,18 @@ pub struct CumulativePoint {
 }
 
 impl CumulativePoint {
-    /// When it was exported, by the clock of its sender.
+    /// When it was exported, by its sender's clock.
     pub fn time_unix_ns(&self) -> u64 {
         self.time_unix_ns
     }
 
-    /// Which process sent it, as far as it says.
+    /// The sending process, as far as it is identified.
     pub fn process(&self) -> (&Workload, u128) {
         (&self.workload, self.process)
     }
 }
 
-/// What the streams of one process had counted when they were last looked at.
+/// The previous counts of one process's streams.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Streams {
     streams: HashMap<u128, Stream>,
@@ -74,19 +74,19 @@ struct Stream {
     said: Extremes,
 }
 
-/// How points compare with what was known.
+/// How points compare with the previous ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Growth {
-    /// The windows of what was counted since, and what could not be told.
+    /// The windows of the increase, and what could not be determined.
     pub decoded: Decoded,
-    /// What the next ones are to be compared with.
+    /// What the next points are compared with.
     pub next: Streams,
-    /// The newest export of what was forgotten; 0 when nothing was.
+    /// The newest export of what was forgotten; 0 if nothing was.
     pub forgotten_unix_ns: u64,
 }
 
 impl Decoded {
-    /// Counts points that cannot be compared for a reason that lies outside of them.
+    /// Counts points that cannot be compared for an external reason.
     pub fn refuse_points(&mut self, points: &[CumulativePoint], reason: &'static str) {
         for point in points {
             self.refuse(&point.workload.service, point.metric.name, SHAPE, reason, 1);
@@ -95,7 +95,7 @@ impl Decoded {
 }
 
 impl Streams {
-    /// Buckets that are remembered, with what a stream needs beside them counted as buckets.
+    /// Buckets tracked, with the overhead of streams counted as buckets.
     pub fn buckets(&self) -> usize {
         self.streams
             .values()
@@ -113,8 +113,8 @@ impl Streams {
     }
 }
 
-/// What points of one process grew since `previous`; streams that began after `sure_since_unix_ns` and are not known have
-/// all their growth before them. `room` is how many buckets may be made.
+/// The increase of one process's points since `previous`; unknown streams that began after `sure_since_unix_ns` count
+/// in full. `room` is how many buckets may be created.
 pub fn grow(
     previous: Option<&Streams>,
     points: &[CumulativePoint],
@@ -127,7 +127,7 @@ pub fn grow(
     for point in points {
         let known = next.streams.get(&point.stream);
         if known.is_some_and(|known| point.time_unix_ns <= known.time_unix_ns) {
-            // A repeated export, or one that was overtaken: a later look holds all of it.
+            // A repeated or reordered export: a later one includes it.
             continue;
         }
         let from = match known {
@@ -137,7 +137,7 @@ pub fn grow(
         };
         let grown = match known.map(|known| (known, point.counts.since(&known.counts))) {
             Some((known, Some(grown))) => (grown, grown_extremes(&known.said, &point.said)),
-            // A counter that fell began anew without saying so.
+            // A counter that decreased was restarted without a new start.
             Some((_, None)) | None => (point.counts.clone(), point.said),
         };
         let window = from.map(|from| window_of(from, point.time_unix_ns));
@@ -161,7 +161,7 @@ pub fn grow(
                         }
                     }
                     Err(reason) => {
-                        // It is not remembered, so that a later look counts what was missed.
+                        // Not stored, so that a later export includes what was missed.
                         decoded.refuse(&point.workload.service, point.metric.name, SHAPE, reason, 1);
                         continue;
                     }
@@ -198,7 +198,7 @@ impl Streams {
     }
 }
 
-/// The extremes of a stream bound what it grew; where they moved, they are those of the growth.
+/// The extremes of a stream bound its increase; if they changed, they are the increase's own.
 fn grown_extremes(before: &Extremes, now: &Extremes) -> Extremes {
     Extremes {
         sum: now
@@ -216,11 +216,11 @@ fn grown_extremes(before: &Extremes, now: &Extremes) -> Extremes {
 /// Since when unknown streams of a request have counted.
 struct Since {
     sure_since_unix_ns: u64,
-    /// By the time of an export: when the process exported before it, told by the streams that are known; else when the
-    /// first of its streams began. A process exports all of its streams at once, so one that is new began to count then.
+    /// By the time of an export: the process's previous export, taken from known streams; otherwise the start of its
+    /// first stream. A process exports all its streams at once, so a new one began to count then.
     by_export: HashMap<u64, u64>,
-    /// Exports and starts of streams that are known: SDKs that give all streams the start of the process tell by it that
-    /// a new one belongs to a process that is known.
+    /// Exports and starts of known streams: if an SDK gives all streams the start of the process, it shows that a new
+    /// one belongs to a known process.
     known: HashSet<(u64, u64)>,
 }
 

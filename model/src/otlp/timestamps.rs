@@ -1,11 +1,11 @@
-//! When the samples of a profile were taken: what carries instants is put into the windows they fall in.
+//! When the samples of a profile were taken: samples with timestamps are assigned to windows.
 //!
-//! Guarantees: every value that is not negative is in exactly one window; a profile that is cut says of each window it
-//! covers that it was one, so idle windows are known; an instant outside its profile counts at the profile's nearer end.
+//! Guarantees: every non-negative value is in exactly one window; a profile that is split reports each window it
+//! covers, so idle windows are known; a timestamp outside its profile counts at the profile's nearer end.
 //!
-//! Wrong on purpose: within a window the instants are kept of samples with a link only, because a row is a sum over its
-//! window. Samples without
-//! instants in a profile that is cut are put into its first window, and a profile longer than ten minutes is not cut.
+//! Wrong on purpose: within a window, timestamps are kept only for samples with a link, because a row is a sum over its
+//! window. In a profile that is split, samples without timestamps go into its first window; a profile longer than ten
+//! minutes is not split.
 
 use std::collections::HashMap;
 
@@ -14,10 +14,10 @@ use opentelemetry_proto::tonic::profiles::v1development as otlp;
 use crate::time::{WINDOW_SECONDS, whole_seconds, window_start};
 
 const NS: i64 = 1_000_000_000;
-/// The longest profile that is cut: 61 windows at most.
+/// The longest profile that is split: 61 windows at most.
 const LONGEST_CUT_NS: i64 = 600 * NS;
 
-/// What a profile holds of one window.
+/// The part of a profile in one window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) window_start_s: i64,
@@ -25,31 +25,31 @@ pub(super) struct Part {
     pub(super) start_unix_ns: i64,
     pub(super) duration_ns: i64,
     pub(super) rows: Vec<Row>,
-    /// The instants of samples that have a link.
+    /// The timestamps of samples that have a link.
     pub(super) linked: Vec<Linked>,
 }
 
-/// What one sample has in one window.
+/// The part of one sample in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     /// Index into the samples of the profile.
     pub(super) sample: usize,
     pub(super) value: i64,
-    /// How many instants; 0 for a sum that says none.
+    /// The number of timestamps; 0 for a sum without any.
     pub(super) instants: u64,
 }
 
-/// One instant of a sample that has a link.
+/// One timestamp of a sample that has a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Linked {
     /// Index into the samples of the profile.
     pub(super) sample: usize,
     pub(super) value: i64,
-    /// The start of the profile for a sum that says none.
+    /// The start of the profile for a sum without timestamps.
     pub(super) unix_ns: i64,
 }
 
-/// Cuts a profile of a length at the windows. Also says how many samples were left out for a negative value.
+/// Splits a profile at the windows. Also returns how many samples were dropped for a negative value.
 pub(super) fn parts_of(profile: &otlp::Profile, duration: i64) -> (Vec<Part>, u64) {
     let start = i64::try_from(profile.time_unix_nano).unwrap_or(i64::MAX);
     let mut parts = empty_parts(start, duration, profile.samples.iter().any(has_instants));
@@ -105,7 +105,7 @@ pub(super) fn parts_of(profile: &otlp::Profile, duration: i64) -> (Vec<Part>, u6
     (parts, negative)
 }
 
-/// Instants count when there is one per value, or no values at all: each is worth 1 then.
+/// Timestamps count if there is one per value, or no values at all, which makes each worth 1.
 fn has_instants(sample: &otlp::Sample) -> bool {
     let instants = sample.timestamps_unix_nano.len();
     instants > 0 && (sample.values.is_empty() || sample.values.len() == instants)
@@ -116,7 +116,7 @@ fn empty_parts(start: i64, duration: i64, instants: bool) -> Vec<Part> {
     let end = start.saturating_add(duration);
     let last = window_start((end - 1).div_euclid(NS));
     if !instants || duration <= 0 || duration > LONGEST_CUT_NS || first == last || end == i64::MAX {
-        // One without a length is as long as our own: nothing else says when the next one begins.
+        // A profile without a length is as long as our own: nothing else says when the next one begins.
         let covered_ns = match duration {
             0 => i64::from(WINDOW_SECONDS) * NS,
             duration => duration,

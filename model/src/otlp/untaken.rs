@@ -1,6 +1,6 @@
-//! Signals of OTLP that are not taken: how many spans or log records a request held, so that the answer can say it.
+//! Unsupported OTLP signals: how many spans or log records a request contained, for the response.
 //!
-//! Guarantee: counting keeps nothing of the content in memory, and follows only the three levels that the messages have.
+//! Guarantee: counting keeps nothing of the content in memory, and follows only the three levels of the messages.
 
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -9,7 +9,7 @@ use super::{DecodeError, generations::for_messages};
 /// Spans or log records of a request in protobuf; both have the same shape: resources, scopes, items.
 ///
 /// # Errors
-/// When the bytes are no such message.
+/// When the bytes are not such a message.
 pub fn count_items(bytes: &[u8]) -> Result<u64, DecodeError> {
     let mut items = 0;
     for_messages(bytes, 0..bytes.len(), 1, &mut |resource| {
@@ -23,10 +23,10 @@ pub fn count_items(bytes: &[u8]) -> Result<u64, DecodeError> {
     Ok(items)
 }
 
-/// The same of a request in JSON.
+/// The same for a request in JSON.
 ///
 /// # Errors
-/// When the text is no such message.
+/// When the text is not such a message.
 pub fn count_items_in_json(text: &[u8]) -> Result<u64, serde_json::Error> {
     let request: Request = serde_json::from_slice(text)?;
     let scopes = request.resources.iter().flat_map(|resource| &resource.scopes);
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn items_are_counted_in_both_forms() {
-        // Two scopes of one resource: two items and one; then a resource without any.
+        // Two scopes of one resource, with two items and one; then a resource without any.
         let scope = |items: &[u8]| [&[0x12, items.len() as u8][..], items].concat();
         let resource = [scope(&[0x12, 0, 0x12, 1, 0x08]), scope(&[0x12, 0])].concat();
         assert!(count_items(&[&[0x0a, resource.len() as u8][..], &resource].concat()).is_ok_and(|n| n == 3));

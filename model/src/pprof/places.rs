@@ -1,7 +1,7 @@
-//! The places of a pprof file: its locations, functions and mappings, as the samples mention them.
+//! The locations, functions and mappings of a pprof file, as its samples refer to them.
 //!
-//! Guarantees: every reference is checked, also of what no sample mentions; only what a sample mentions is kept. Ids need
-//! not be in sequence, and where a writer gave none at all, the position is meant.
+//! Guarantees: every reference is checked, even if no sample refers to it; only what a sample refers to is kept. Ids
+//! need not be in sequence, and if a writer gave none at all, they are positions.
 
 use std::collections::HashMap;
 
@@ -15,17 +15,17 @@ use crate::{
     workload::{LabelSet, clean_name},
 };
 
-/// What the addresses of locations are.
+/// The meaning of a location's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Addresses {
-    /// Where the process had its code; the mapping says where the file begins.
+    /// Where the process loaded its code; the mapping says where the file begins.
     #[default]
     InMemory,
-    /// Offsets in the file already.
+    /// Already an offset in the file.
     InFile,
 }
 
-/// What the samples of a file mention; equal stacks and label sets once.
+/// What the samples of a file refer to; equal stacks and label sets once.
 pub(super) struct Tables {
     pub(super) mappings: Vec<Mapping>,
     pub(super) locations: Vec<Location>,
@@ -37,7 +37,7 @@ pub(super) struct Tables {
     pub(super) allowance: Allowance,
 }
 
-/// The locations of a file, of which only those are kept that a sample mentions.
+/// The locations of a file, of which only those are kept that a sample refers to.
 pub(super) struct Places<'s> {
     locations: HashMap<u64, &'s pb::Location>,
     functions: HashMap<u64, &'s pb::Function>,
@@ -48,8 +48,8 @@ pub(super) struct Places<'s> {
     pruning: Pruning,
 }
 
-/// Elements by their id. Some writers give none: then their position is meant, counted from 1 as ids are, or from 0 where
-/// the references (`mentioned`) say so.
+/// Elements by id. Some writers give none: then ids are positions, counted from 1, or from 0 if the references
+/// (`mentioned`) say so.
 fn by_id<T>(elements: &[T], id: impl Fn(&T) -> u64, mentioned: impl Iterator<Item = u64>) -> HashMap<u64, &T> {
     if elements.iter().any(|element| id(element) != 0) {
         return elements.iter().map(|element| (id(element), element)).collect();
@@ -64,7 +64,7 @@ fn by_id<T>(elements: &[T], id: impl Fn(&T) -> u64, mentioned: impl Iterator<Ite
 }
 
 impl<'s> Places<'s> {
-    /// Checks every reference, also of what no sample mentions.
+    /// Checks every reference, even if no sample refers to it.
     pub(super) fn of(
         source: &'s pb::Profile,
         string: &impl Fn(i64) -> Result<&'s str, PprofError>,
@@ -86,7 +86,7 @@ impl<'s> Places<'s> {
                 |function| function.id,
                 lines.map(|line| line.function_id),
             ),
-            // A location that mentions mapping 0 mentions none.
+            // A location with mapping 0 has none.
             mappings: by_id(&source.mapping, |mapping| mapping.id, std::iter::empty()),
             addresses,
             known_locations: HashMap::new(),
@@ -115,12 +115,12 @@ impl<'s> Places<'s> {
         self.functions.get(&id).copied().ok_or_else(missing)
     }
 
-    /// What of a stack (leaf first) the file does not ask to drop.
+    /// The stack (leaf first) without what the file asks to drop.
     pub(super) fn pruned(&self, leaf_first: Vec<u32>) -> Vec<u32> {
         self.pruning.cut(leaf_first)
     }
 
-    /// Where the location of an id stands in the tables.
+    /// The position in the tables of the location with this id.
     pub(super) fn location(
         &mut self,
         id: u64,
@@ -135,7 +135,7 @@ impl<'s> Places<'s> {
         let mut frames = Vec::with_capacity(location.line.len());
         for line in &location.line {
             let function = self.function(line.function_id)?;
-            // Some writers know only what the linker calls it.
+            // Some writers have only the linker's name.
             let name = match string(function.name)? {
                 "" => string(function.system_name)?,
                 name => name,
@@ -161,7 +161,7 @@ impl<'s> Places<'s> {
         Ok(known)
     }
 
-    /// A location that has an address only: a place in a file, which may be named later, where the file is known.
+    /// A location with only an address: an offset in a file, which may be named later, if the file is known.
     fn address(
         &mut self,
         location: &pb::Location,
@@ -174,10 +174,10 @@ impl<'s> Places<'s> {
             None => (String::new(), ""),
         };
         let offset = match (mapping, self.addresses) {
-            // Memory that holds no file, and code that was made at run time, are elsewhere in every process.
+            // Memory without a file, and code generated at run time, are at different addresses in every process.
             (Some(_), _) if build_id.is_empty() && (path.is_empty() || is_anonymous(path)) => None,
             (Some(_), Addresses::InFile) => Some(location.address),
-            // Without a build id, an address outside of its mapping would become an offset of nothing.
+            // Without a build id, an address outside its mapping would become a meaningless offset.
             (Some(mapping), Addresses::InMemory) if build_id.is_empty() && !holds(mapping, location.address) => None,
             (Some(mapping), Addresses::InMemory) => Some(
                 location
@@ -212,7 +212,7 @@ impl<'s> Places<'s> {
     }
 }
 
-/// Mappings of memory that no file stands behind.
+/// Mappings of memory without a file.
 fn is_anonymous(path: &str) -> bool {
     path.starts_with("//anon") || path.starts_with("[anon") || path.starts_with("/memfd:") || path.starts_with("[heap]")
 }
@@ -262,7 +262,7 @@ impl Tables {
     }
 }
 
-/// A build id as this crate writes it; other things that are put there (Go's own ids, paths) name no file.
+/// A build id as this crate writes it; other values (Go's own ids, paths) identify no file.
 fn build_id(text: &str) -> String {
     let hexadecimal = (8..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if hexadecimal {

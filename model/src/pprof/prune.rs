@@ -1,27 +1,28 @@
-//! Frames that a pprof file asks to leave out: `drop_frames` and `keep_frames`, two patterns.
+//! Frames that a pprof file asks to omit: `drop_frames` and `keep_frames`, two patterns.
 //!
-//! Guarantees: as in pprof's own tools, a frame that matches the first and not the second goes with all that it called;
-//! frames above the first one that stays are kept, so that no stack becomes empty. Patterns match whole names without
-//! their arguments; matching takes time linear in a name, and a pattern that cannot be used is said and changes nothing.
+//! Guarantees: as in pprof's own tools, a frame that matches the first and not the second is dropped with everything it
+//! called; frames above the first one that stays are kept, so that no stack becomes empty. Patterns match whole names
+//! without their arguments; matching takes time linear in the name, and an unusable pattern is reported and has no
+//! effect.
 
 use regex::{Regex, RegexBuilder};
 
 use crate::{otlp::Rejected, profile::Frame};
 
-/// Most memory of a compiled pattern.
+/// The most memory of a compiled pattern.
 const MOST_BYTES: usize = 1 << 20;
 
-/// What a location loses.
+/// What is removed from a location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     Nothing,
-    /// The location and all below it.
+    /// The location and everything below it.
     Whole,
-    /// All below it; the outer ones of its inlined frames stay.
+    /// Everything below it; the outer ones of its inlined frames stay.
     Below,
 }
 
-/// The patterns, and what they say of each location so far.
+/// The patterns, and their result for each location so far.
 #[derive(Debug, Default)]
 pub(super) struct Pruning {
     drop: Option<Regex>,
@@ -50,7 +51,7 @@ impl Pruning {
         }
     }
 
-    /// Looks at the location of an index, innermost frame first, and takes out what it loses itself.
+    /// Examines the location at an index, innermost frame first, and removes what it loses itself.
     pub(super) fn location(&mut self, index: usize, frames: &mut Vec<Frame>) {
         let Some(drop) = &self.drop else { return };
         let matches = |frame: &Frame| {
@@ -69,7 +70,7 @@ impl Pruning {
         self.cuts.push(cut);
     }
 
-    /// Cuts a stack of locations, leaf first.
+    /// Prunes a stack of locations, leaf first.
     pub(super) fn cut(&self, mut leaf_first: Vec<u32>) -> Vec<u32> {
         if self.drop.is_none() {
             return leaf_first;
@@ -87,7 +88,7 @@ impl Pruning {
     }
 }
 
-/// A name up to its arguments; `(anonymous namespace)` and `operator()` have none there.
+/// A name up to its arguments; the brackets in `(anonymous namespace)` and `operator()` are not arguments.
 fn without_arguments(name: &str) -> &str {
     let mut from = 0;
     while let Some(at) = name[from..].find('(').map(|at| from + at) {
@@ -143,7 +144,7 @@ mod tests {
             pruned("malloc.*", "malloc_hook", &["malloc_hook", "main"]),
             ["malloc_hook", "main"]
         );
-        // Nothing stays above it: what is cut first is below the first frame that stays.
+        // Nothing stays above it: the first frame cut is below the first one that stays.
         assert_eq!(pruned("start|free", "", &["free", "main", "start"]), ["main", "start"]);
         assert_eq!(pruned("a", "", &["a"]), ["a"]);
         // The outer ones of inlined frames stay.

@@ -1,12 +1,13 @@
 //! Reading a pprof file.
 //!
-//! Guarantees: every index is checked at both ends, and the decompressed size; each type of the file becomes a profile
-//! whose total is the file's, in the unit that all doors store ([`meaning`](crate::formats::meaning)). What is not kept is
-//! said: a type with negative values (a difference) is left out whole, since its positive half is no difference; text that
-//! is no UTF-8 is replaced; stacks that Go cut are counted. What the file asks to drop (`drop_frames`) is dropped.
+//! Guarantees: every index is checked at both ends, and so is the decompressed size; each type of the file becomes a
+//! profile whose total is the file's, in the unit that all endpoints store ([`meaning`](crate::formats::meaning)). What
+//! is not kept is reported: a type with negative values (a difference) is dropped completely, since its positive half
+//! is not a difference; invalid UTF-8 is replaced; stacks truncated by Go are counted. What the file asks to drop
+//! (`drop_frames`) is dropped.
 //!
-//! Wrong on purpose: a type of which every value is 0 is not kept, except CPU and wall time, of which 0 is news, and in a
-//! file that has no values at all.
+//! Wrong on purpose: a type whose values are all 0 is not kept, except CPU and wall time, whose 0 is information, and
+//! in a file without any values.
 
 use std::collections::HashMap;
 
@@ -30,7 +31,7 @@ use crate::{
 /// Contents of a file.
 #[derive(Debug, Clone, Default)]
 pub struct PprofFile {
-    /// One for each type that is kept, in the order of the file.
+    /// One per type that is kept, in the order of the file.
     pub values: Vec<PprofValue>,
     /// The file's default profile: the one it names, or the last one.
     pub default_value: usize,
@@ -40,7 +41,7 @@ pub struct PprofFile {
     pub changed: Vec<Rejected>,
 }
 
-/// [`read_file`], of a file of a process whose addresses say where its code was, for those who need the values only.
+/// [`read_file`] for a file whose addresses are those of the process, for callers that need only the values.
 ///
 /// # Errors
 /// As [`read_file`].
@@ -48,14 +49,14 @@ pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
     read_file(bytes, limit, Addresses::InMemory).map(|file| file.values)
 }
 
-/// Reads a pprof file, packed with gzip or zstd or not, of at most `limit` bytes unpacked: one profile per value type. Frames keep
-/// the names the file gives; addresses without a name become places in their file, by the offset in it, so that two
-/// processes of one program agree; without a file they become `0x...` frames. Labels that name an endpoint become the
-/// route, those that name a trace or a span make the sample an exemplar too. How often a stack was seen is taken
-/// from the value that counts samples, where the file has one.
+/// Reads a pprof file of at most `limit` bytes when decompressed (gzip, zstd or neither): one profile per value type.
+/// Frames keep the names in the file; unnamed addresses become offsets in their file, so that two processes of one
+/// program agree; without a file they become `0x...` frames. Labels that name an endpoint become the route; labels that
+/// name a trace or a span also make the sample an exemplar. How often a stack was seen is taken from the value that
+/// counts samples, if the file has one.
 ///
 /// # Errors
-/// For what is no pprof file, is too large, or refers to what is not there.
+/// When it is not a pprof file, is too large, or contains dangling references.
 pub fn read_file(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<PprofFile, PprofError> {
     let raw = unpacked(bytes, limit)?;
     let most_memory = memory_of(limit);
@@ -111,7 +112,7 @@ pub fn read_file(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<Pprof
         profile.stats.truncated = cut;
         meaning::samples_as_time([&mut profile], &sampled);
         let [_, kind, unit, ..] = profile.profile_type.parts();
-        // A type that keeps its words keeps its name, so that it can be asked for by it.
+        // A type that keeps the sender's words keeps its name, so that it can be queried by it.
         let known = clock_of(&profile.profile_type).is_some();
         file.values.push(PprofValue {
             name: format!("{}/{unit}", if known { kind } else { types.names[at].0 }),
@@ -127,7 +128,7 @@ pub fn read_file(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<Pprof
     Ok(file)
 }
 
-/// Samples of a CPU profile of Go whose stacks end where the runtime stopped, of which the file says nothing. Source: go1.24
+/// Samples in a Go CPU profile whose stacks end at the runtime's limit, which the file does not mention. Source: go1.24
 /// `runtime/cpuprof.go`, `maxCPUProfStack`; `findings/go-cpu-profiles-lose-callers-beyond-64-frames.sh`.
 fn cut_by_go<'s>(
     source: &'s pb::Profile,
@@ -163,7 +164,7 @@ fn unpacked(bytes: &[u8], limit: u64) -> Result<Vec<u8>, PprofError> {
     }
 }
 
-/// Decodes a file, with its strings put right if they are no text.
+/// Decodes a file, replacing invalid UTF-8 in its strings.
 fn decode(raw: &[u8], changed: &mut Vec<Rejected>) -> Result<pb::Profile, PprofError> {
     const STRING_TABLE: u64 = 6;
     match pb::Profile::decode(raw) {
@@ -176,7 +177,7 @@ fn decode(raw: &[u8], changed: &mut Vec<Rejected>) -> Result<pb::Profile, PprofE
     }
 }
 
-/// The value types of a file, by the sender's words and by ours.
+/// The value types of a file, in the sender's terms and in ours.
 struct Types<'s> {
     names: Vec<(&'s str, &'s str)>,
     meanings: Vec<Meaning>,
@@ -214,7 +215,7 @@ impl<'s> Types<'s> {
         Ok(types)
     }
 
-    /// The types that become profiles; says which were left out.
+    /// The types that become profiles; reports which were dropped.
     fn kept(&self, source: &pb::Profile, left_out: &mut Vec<Rejected>) -> Vec<usize> {
         let values = |at: usize| source.sample.iter().map(move |sample| sample.value[at]);
         let any_value = (0..self.names.len()).any(|at| values(at).any(|value| value != 0));
@@ -230,7 +231,7 @@ impl<'s> Types<'s> {
         kept
     }
 
-    /// By custom the last one is meant where the file names none.
+    /// By convention the last one, if the file names none.
     fn default_type(&self, named: &str) -> usize {
         let found = self
             .names
@@ -298,7 +299,7 @@ fn rows<'s>(
             }
             if ROUTE_LABELS.contains(&string(label.key)?) && label.str != 0 {
                 labels.route = clean_name(string(label.str)?);
-                // What a profiler calls an endpoint is what its process serves.
+                // What a profiler calls an endpoint is served by its process.
                 labels.side = Some(Side::Server);
             }
         }
@@ -312,12 +313,12 @@ fn rows<'s>(
     Ok(rows)
 }
 
-/// Most sample types of one file: each becomes a profile of its own, unless it has no values.
+/// The most sample types of one file: each becomes a profile of its own, unless it has no values.
 const MAX_SAMPLE_TYPES: usize = 64;
 /// Labels of samples that name what was served.
 const ROUTE_LABELS: [&str; 5] = ["route", "http.route", "endpoint", "trace endpoint", "span_name"];
 
-/// Which request a sample worked for, by its labels.
+/// The request that a sample worked for, by its labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Request {
     trace_id: [u8; 16],
@@ -325,7 +326,7 @@ struct Request {
 }
 
 impl Request {
-    /// Takes a label in when it names a trace or a span in hexadecimal; what is of another length names nothing.
+    /// Uses a label that names a trace or a span in hexadecimal; other lengths identify nothing.
     fn read(&mut self, key: &str, value: &str) {
         let hexadecimal = |digits: usize| value.len() == digits && value.bytes().all(|byte| byte.is_ascii_hexdigit());
         match key {
@@ -333,7 +334,7 @@ impl Request {
                 self.trace_id = u128::from_str_radix(value, 16).unwrap_or_default().to_be_bytes();
             }
             "span_id" if hexadecimal(16) => self.span_id = u64::from_str_radix(value, 16).unwrap_or_default(),
-            // Of the span that began the work here; the span itself says more.
+            // The span that began the work here; the span itself is more precise.
             "profile_id" if hexadecimal(16) && self.span_id == 0 => {
                 self.span_id = u64::from_str_radix(value, 16).unwrap_or_default();
             }
@@ -342,7 +343,7 @@ impl Request {
     }
 }
 
-/// What the messages of a file weigh in memory, with what is kept of them.
+/// The weight of a file's messages in memory, with what is kept of them.
 static FILE: Shape = Shape {
     each: 0,
     per_byte: 0,

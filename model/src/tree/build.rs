@@ -1,7 +1,7 @@
-//! Adding stacks up.
+//! Adding up stacks.
 //!
-//! Guarantee: what was added costs memory by its different paths, not by how often it was added: equal paths and what ends in one
-//! node are made one as they pile up.
+//! Guarantee: memory depends on the number of distinct paths, not on how many stacks were added: equal paths, and
+//! values in the same node, are merged as they accumulate.
 
 use std::sync::Arc;
 
@@ -22,14 +22,14 @@ pub struct TreeBuilder {
     by_id: IntMap<u32>,
     /// Steps are functions.
     paths: PathTree,
-    /// What paths have in common may be there several times.
+    /// Common parts of paths may occur several times.
     has_twins: bool,
     ends: Vec<End>,
-    /// Nodes and ends there were when equal ones were last made one.
+    /// The number of nodes and ends after the last merge.
     size_after_merge: usize,
 }
 
-/// So many nodes and ends come before equal ones are made one, and at least as many as were left the last time.
+/// Nodes and ends accumulated before a merge, and at least as many as the last one left.
 #[cfg(not(test))]
 const NODES_BEFORE_MERGE: usize = 1 << 20;
 #[cfg(test)]
@@ -51,8 +51,8 @@ impl TreeBuilder {
         index
     }
 
-    /// Adds one stack (indices from [`TreeBuilder::function`], leaf first) to a side (0 or 1). A stack without
-    /// frames counts to the root's own value.
+    /// Adds one stack (indices from [`TreeBuilder::function`], leaf first) to a side (0 or 1). A stack without frames
+    /// counts towards the root's self value.
     pub fn add(&mut self, frames: &[u32], side: usize, value: i64, samples: u64) {
         let node = self.paths.extend(ROOT, frames.iter().rev().copied());
         self.has_twins = true;
@@ -78,7 +78,7 @@ impl TreeBuilder {
         );
     }
 
-    /// Adds what ends in nodes of a dictionary's paths: side, value and samples by node.
+    /// Adds values by node of a dictionary's paths: side, value and samples.
     pub fn add_nodes(&mut self, resolved: &ResolvedStacks, rows: impl IntoIterator<Item = (u32, (usize, i64, u64))>) {
         self.add_ends(
             resolved,
@@ -95,7 +95,7 @@ impl TreeBuilder {
         }
         let ends: Vec<End> = ends.collect();
         match is_all(resolved, &ends) {
-            // Usually an answer and its names are all there is.
+            // Usually there is a single answer with its names.
             true => {
                 self.functions = resolved.functions.clone();
                 self.by_id = (0..).zip(&self.functions).map(|(index, f)| (f.id, index)).collect();
@@ -106,7 +106,7 @@ impl TreeBuilder {
         }
     }
 
-    /// The same; a stack that the dictionary does not know, or knows no frame of, counts under a function of its own.
+    /// The same; a stack unknown to the dictionary, or without any known frame, counts under a function of its own.
     pub fn add_named(&mut self, resolved: &ResolvedStacks, rows: impl IntoIterator<Item = StackValue>) {
         let is_named = |row: &StackValue| !resolved.frames(row.stack_id).is_empty();
         let (named, unknown): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_named);
@@ -117,7 +117,7 @@ impl TreeBuilder {
         }
     }
 
-    /// Adds what ends in nodes of a dictionary's paths.
+    /// Adds values that end in nodes of a dictionary's paths.
     fn add_paths(&mut self, resolved: &ResolvedStacks, ends: impl IntoIterator<Item = End>) {
         self.has_twins |= !self.paths.is_empty();
         let mut functions: Vec<Option<u32>> = vec![None; resolved.functions.len()];
@@ -131,7 +131,7 @@ impl TreeBuilder {
                     None => {
                         let next = self.functions.len();
                         let function = self.function(&resolved.functions[f as usize]);
-                        // Known already: then it may be there several times below the same node.
+                        // Already known: then it may occur several times below the same node.
                         self.has_twins |= function as usize != next;
                         *functions[f as usize].insert(function)
                     }
@@ -142,7 +142,7 @@ impl TreeBuilder {
         }
     }
 
-    /// Makes paths that have the same functions one.
+    /// Merges paths that have the same functions.
     fn merge(&mut self) {
         if self.has_twins {
             let merged = self.paths.merged();
@@ -154,7 +154,7 @@ impl TreeBuilder {
         }
     }
 
-    /// Makes equal paths one, and what ends in one node; by node, ascending.
+    /// Merges equal paths, and values in the same node; by node, ascending.
     fn shrink(&mut self) {
         self.merge();
         self.ends.sort_unstable_by_key(|end| end.node);
@@ -169,7 +169,7 @@ impl TreeBuilder {
     }
 
     /// Finishes the tree. With a limit, about that many nodes remain (the largest by the greater of both sides,
-    /// parents always with their children); a cut node stands for the rest below each.
+    /// children only with their parents); a cut node stands for the rest below each.
     pub fn finish(mut self, limit: Option<usize>) -> FlameTree {
         self.shrink();
         let whole = Whole::of(self.paths, self.ends);
@@ -183,7 +183,7 @@ impl TreeBuilder {
     }
 }
 
-/// True when something ends in every path, every function is on one, and no two functions have one id: then paths and
+/// True if something ends in every path, every function is on one, and no two functions share an id: then paths and
 /// functions are those of the tree.
 fn is_all(resolved: &ResolvedStacks, ends: &[End]) -> bool {
     let paths = resolved.stacks.paths();

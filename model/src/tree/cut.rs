@@ -1,6 +1,6 @@
-//! What is shown of a whole tree: the sums of every node and function, and which nodes stay under a limit.
+//! What is shown of a whole tree: the sums of every node and function, and which nodes stay within a limit.
 //!
-//! Guarantee: sums are those of all stacks, whatever is left out afterwards.
+//! Guarantee: sums cover all stacks, whatever is cut afterwards.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -46,7 +46,7 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Of paths, and what ends in them by node, ascending.
+    /// From paths, and the values in them by node, ascending.
     pub(super) fn of(paths: PathTree, ends: Vec<End>) -> Whole {
         Whole {
             sums: sums(&paths, &ends),
@@ -82,7 +82,7 @@ impl Whole {
         found.map_or([0, 0], |at| self.ends[at].own.value)
     }
 
-    /// What is shown, in preorder; children in the order of their names.
+    /// The nodes shown, in preorder; children ordered by name.
     pub(super) fn shown_nodes(&self, kept: &[bool], name_ranks: &[u32]) -> Vec<Node> {
         let mut shown = Vec::new();
         let mut stack = vec![(ROOT, 0)];
@@ -107,7 +107,7 @@ impl Whole {
                     value = plus(value, self.sums[child as usize].all.value);
                 }
             }
-            // The last one comes first.
+            // The last one is popped first.
             stack[first..].sort_unstable_by_key(|&(child, _)| Reverse(name_ranks[self.paths.step(child) as usize]));
             if cut > 0 {
                 shown.push(Node {
@@ -122,8 +122,8 @@ impl Whole {
     }
 }
 
-/// Which nodes stay under a limit: the largest, and since a parent is never smaller than its child, sorting
-/// ties by number (parents first) keeps every kept node's ancestors. The root always stays, and is not counted.
+/// Which nodes stay within a limit: the largest, and since a parent is never smaller than its child, sorting ties by
+/// number (parents first) keeps every kept node's ancestors. The root always stays, and is not counted.
 pub(super) fn kept_nodes(sums: &[Sums], limit: Option<usize>) -> Vec<bool> {
     let limit = match limit {
         Some(limit) if limit < sums.len() - 1 => limit,
@@ -137,7 +137,7 @@ pub(super) fn kept_nodes(sums: &[Sums], limit: Option<usize>) -> Vec<bool> {
     }
     let mut weights: Vec<i64> = (1..sums.len()).map(weight).collect();
     let (_, &mut least, lighter) = weights.select_nth_unstable_by_key(limit - 1, |&weight| Reverse(weight));
-    // Of those that weigh as much as the lightest one kept, the first are.
+    // Among those as heavy as the lightest one kept, the first ones stay.
     let mut twins_cut = lighter.iter().filter(|&&weight| weight == least).count();
     for n in (1..sums.len()).rev() {
         let weight = weight(n);

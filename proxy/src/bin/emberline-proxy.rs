@@ -7,8 +7,8 @@ use emberline_proxy::{Extensions, OtherProcess, Proxy, Reloaded, config, stdin_c
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A siege leaves glibc's heaps full of holes; this allocator gives them back, as in the server. The library has none: who embeds
-/// it keeps theirs, and nothing of this one is linked.
+/// Floods leave glibc's heaps fragmented; this allocator returns memory, as in the server. The library links none: an
+/// application that embeds it keeps its own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

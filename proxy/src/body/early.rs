@@ -1,8 +1,8 @@
-//! The beginning of a body, read before there is anybody to take it.
+//! The beginning of a body, read before anything consumes it.
 //!
-//! Over HTTP/2, many small frames that nobody reads cost the caller its connection ([`crate::wire::pace`]), also while an endpoint is
-//! still being connected to. Guarantees: as long as nobody has taken anything, up to [`MOST_BYTES`] are read and put together; then
-//! everything passes in order, and nothing is read ahead any more.
+//! Over HTTP/2, many small unread frames cost the caller its connection ([`crate::wire::pace`]), even while an endpoint
+//! is still being connected to. Guarantees: until the first read, up to [`MOST_BYTES`] are read ahead and joined; after
+//! that, everything passes in order, and nothing more is read ahead.
 
 use std::{
     pin::Pin,
@@ -15,10 +15,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-/// Of a body so much is read ahead.
+/// The most bytes of a body that are read ahead.
 const MOST_BYTES: usize = 16 << 10;
 
-/// What comes after the bytes that were read.
+/// What follows the bytes that were read.
 type End = Option<Result<Frame<Bytes>, hyper::Error>>;
 
 /// A body whose beginning may have been read.
@@ -30,7 +30,7 @@ struct State {
     is_taken: bool,
 }
 
-/// A handle to such a body: one reads ahead, one takes.
+/// A handle to such a body: one side reads ahead, the other consumes.
 #[derive(Debug, Clone)]
 pub(crate) struct Early(Arc<Mutex<State>>);
 
@@ -44,7 +44,7 @@ impl Early {
         })))
     }
 
-    /// Reads what is there, if nobody has taken anything yet; `cx` is woken when more comes.
+    /// Reads what is available, if nothing has been consumed yet; `cx` is woken when more arrives.
     pub(crate) fn read(&self, cx: &mut Context<'_>) {
         let mut state = self.0.lock();
         while !state.is_taken && state.end.is_none() && state.read.len() < MOST_BYTES {

@@ -1,5 +1,5 @@
-//! One connection of a caller, as those who watch its bytes, serve its requests and count its place know it: which requests are
-//! refused, why this side ended it, what it is charged, and whether it is to make room.
+//! A caller's connection, shared by those who watch its bytes, serve its requests and count its slot: which requests
+//! are refused, why this side ended it, what it is charged, and whether it is to make room.
 
 use std::{
     future::{Future, poll_fn},
@@ -17,31 +17,31 @@ use futures_util::task::AtomicWaker;
 use super::Account;
 use crate::{counters::Full, wire::framing::Refusal};
 
-/// What an unfinished head holds without being charged: it fits the buffer that every connection has.
+/// An unfinished head up to this size is not charged: it fits the buffer that every connection has.
 pub(crate) const FREE_HEAD_BYTES: usize = 4096;
 
-/// What a connection, those who serve its requests, and the [`Budget`](super::Budget) know of each other.
+/// What a connection, the code that serves its requests, and the [`Budget`](super::Budget) know about each other.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// Number and cause of the first refused request; 0 while there is none.
+    /// Number and cause of the first refused request; 0 if there is none.
     refused: AtomicU64,
-    /// Requests that were handed to the service.
+    /// Requests handed to the service.
     begun: AtomicU64,
     /// Requests whose response has ended.
     ended: AtomicU64,
-    /// Position in [`CAUSES`] of what ended the connection from this side, plus one.
+    /// Index in [`CAUSES`] of what ended the connection from this side, plus one.
     cause: AtomicU64,
-    /// Who pays for it.
+    /// The account that is charged.
     account: Arc<Account>,
-    /// Its number among the places; [`NO_PLACE`] once it was given back.
+    /// Its slot in the budget; [`NO_PLACE`] once given back.
     place: AtomicUsize,
-    /// Since when it has no request, in the budget's time.
+    /// Since when it has had no request, in the budget's time.
     quiet_since: AtomicUsize,
     /// Bytes charged for an unfinished head.
     head: AtomicUsize,
-    /// It is to end, to make place for another one or because it was given its time to end.
+    /// It is to end: to make room for another one, or because its time to stop is over.
     to_leave: AtomicBool,
-    /// This process ends it with its requests, and nobody leaves it.
+    /// This process ends it together with its requests; the caller has not left.
     is_cut_off: AtomicBool,
     task: AtomicWaker,
 }
@@ -92,7 +92,7 @@ const REFUSALS: [Refusal; 6] = [
 ];
 
 impl Guard {
-    /// Of a connection that has a place.
+    /// For a connection that has a slot.
     pub(crate) fn at(account: Arc<Account>, place: usize, now: usize) -> Guard {
         Guard {
             refused: AtomicU64::new(0),
@@ -113,13 +113,13 @@ impl Guard {
         &self.account
     }
 
-    /// Its place, the first time.
+    /// Its slot, on the first call.
     pub(crate) fn take_place(&self) -> Option<usize> {
         let place = self.place.swap(NO_PLACE, Ordering::Relaxed);
         (place != NO_PLACE).then_some(place)
     }
 
-    /// What its unfinished head is charged, the first time.
+    /// What its unfinished head is charged, on the first call.
     pub(crate) fn take_head(&self) -> usize {
         self.head.swap(0, Ordering::Relaxed)
     }
@@ -133,13 +133,13 @@ impl Guard {
         self.quiet_since.load(Ordering::Relaxed)
     }
 
-    /// Has the connection end, because its place is needed.
+    /// Ends the connection, because its slot is needed.
     pub(crate) fn ask_to_leave(&self) {
         self.to_leave.store(true, Ordering::Release);
         self.task.wake();
     }
 
-    /// Ends the connection with the requests that are in flight on it.
+    /// Ends the connection together with its requests in flight.
     pub(crate) fn cut_off(&self) {
         self.is_cut_off.store(true, Ordering::Relaxed);
         self.ask_to_leave();
@@ -153,7 +153,7 @@ impl Guard {
         self.to_leave.load(Ordering::Acquire)
     }
 
-    /// Runs what serves the connection, to its end or until the place is needed.
+    /// Runs what serves the connection, to its end or until its slot is needed.
     pub(crate) async fn until_asked_to_leave<F: Future>(&self, serving: F) {
         let mut serving = pin!(serving);
         let mut is_registered = false;
@@ -171,12 +171,12 @@ impl Guard {
         .await;
     }
 
-    /// Whether an unfinished head is charged now.
+    /// Whether an unfinished head is currently charged.
     pub(crate) fn has_charged_head(&self) -> bool {
         self.head.load(Ordering::Relaxed) > 0
     }
 
-    /// Charges an unfinished head of so many bytes, which the buffers hold up to three times.
+    /// Charges an unfinished head of `length` bytes, of which the buffers may hold three copies.
     pub(crate) fn charge_head(&self, length: usize) -> Result<(), Full> {
         let (wanted, charged) = (
             3 * length.saturating_sub(FREE_HEAD_BYTES),
@@ -191,13 +191,13 @@ impl Guard {
         Ok(())
     }
 
-    /// Notes the first refused request and why.
+    /// Records the first refused request and why.
     pub(crate) fn refuse(&self, number: u64, refusal: Refusal) {
         let code = REFUSALS.iter().position(|&r| r == refusal).unwrap_or_default() as u64;
         self.refused.store((number << 8) | code, Ordering::Relaxed);
     }
 
-    /// Counts a request that begins; its number on the connection, from 1.
+    /// Counts a request that begins; returns its number on the connection, from 1.
     pub(crate) fn begin(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -208,7 +208,7 @@ impl Guard {
         self.quiet_since.store(self.account.budget().tick(), Ordering::Relaxed);
     }
 
-    /// Why this side ended the connection, if it did: the name in metrics.
+    /// Why this side ended the connection, if it did: its name in metrics.
     pub(crate) fn cause(&self) -> Option<&'static str> {
         let position = usize::try_from(self.cause.load(Ordering::Relaxed))
             .ok()?
@@ -216,14 +216,14 @@ impl Guard {
         CAUSES.get(position).map(|cause| cause.0)
     }
 
-    /// Ends the connection from this side: the error to end it with.
+    /// Ends the connection from this side; returns the error to end it with.
     pub(crate) fn end_connection(&self, cause: Cause) -> io::Error {
         let position = CAUSES.iter().position(|known| known.0 == cause.0).unwrap_or_default();
         self.cause.store(position as u64 + 1, Ordering::Relaxed);
         io::Error::new(io::ErrorKind::ConnectionAborted, cause.1)
     }
 
-    /// Requests that have begun and that have ended.
+    /// Requests begun and requests ended.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed))
     }
@@ -232,7 +232,7 @@ impl Guard {
         self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
     }
 
-    /// Why the connection's request of this number (from 1), or one before it, is refused.
+    /// Why the request with this number (from 1), or an earlier one, is refused.
     pub(crate) fn refusal_of(&self, number: u64) -> Option<Refusal> {
         let packed = self.refused.load(Ordering::Relaxed);
         let refused = packed >> 8;
@@ -248,7 +248,7 @@ impl Drop for Guard {
 
 #[cfg(test)]
 impl Guard {
-    /// Of a connection with all the room there is.
+    /// For a connection with unlimited room.
     pub(crate) fn for_test() -> Arc<Guard> {
         let limits = crate::config::Limits::default();
         super::Budget::new(&limits, &Arc::default())

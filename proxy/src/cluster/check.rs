@@ -105,7 +105,7 @@ fn note(group: &Group, at: SocketAddr, health: &Health, checked: Result<(), Fail
 /// Runs a single check.
 async fn check(at: SocketAddr, config: &HealthConfig, tls: Option<&Outbound>) -> Result<(), Failure> {
     let limit = config.timeout();
-    let late = |_| Err(format!("no answer within health.timeout_ms ({limit:?})"));
+    let late = |_| Err(format!("no response within health.timeout_ms ({limit:?})"));
     timeout(limit, ask(at, config, tls)).await.unwrap_or_else(late)
 }
 
@@ -195,7 +195,7 @@ fn judge(config: &HealthConfig, response: &Response<Incoming>) -> Result<(), Fai
     if is_expected {
         Ok(())
     } else {
-        Err(format!("answered {status}"))
+        Err(format!("responded with status {status}"))
     }
 }
 
@@ -217,9 +217,9 @@ fn grpc_request(service: &str) -> Bytes {
 fn judge_grpc(trailers: &HeaderMap, message: &[u8]) -> Result<(), Failure> {
     match grpc::status(trailers) {
         Some(0) if message.get(5..) == Some(&[0x08, 0x01]) => Ok(()),
-        Some(0) => Err("answered that it does not serve".to_owned()),
-        Some(status) => Err(format!("answered the gRPC status {status}")),
-        None => Err("answered without a gRPC status".to_owned()),
+        Some(0) => Err("responded that it is not serving".to_owned()),
+        Some(status) => Err(format!("responded with gRPC status {status}")),
+        None => Err("responded without a gRPC status".to_owned()),
     }
 }
 

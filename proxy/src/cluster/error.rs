@@ -10,7 +10,7 @@ use crate::{config::Address, grpc, resolve::LookupError, telemetry::ResponseFlag
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     /// No endpoint to send to.
-    #[error("no destination has a weight above 0")]
+    #[error("no endpoint has a weight above 0")]
     NoDestination,
     /// The name has no address.
     #[error(
@@ -49,7 +49,7 @@ pub(crate) enum UpstreamError {
         in_handshake: bool,
     },
     /// All streams of all connections were taken for too long.
-    #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): it allows no more at once")]
+    #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): all that it allows are in use")]
     NoStream {
         /// The address.
         address: Address,
@@ -194,13 +194,13 @@ impl UpstreamError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyFailure {
     /// The connection to the endpoint failed.
-    #[error("the destination's response was cut off: {0}")]
+    #[error("the endpoint's response was cut off: {0}")]
     Broken(#[source] hyper::Error),
     /// The endpoint closed the connection without an error.
-    #[error("the destination closed the connection in the middle of its response")]
+    #[error("the endpoint closed the connection in the middle of its response")]
     Ended,
     /// No progress for too long.
-    #[error("the destination sent nothing for timeouts.idle_ms ({0:?}) in the middle of its response")]
+    #[error("the endpoint sent nothing for timeouts.idle_ms ({0:?}) in the middle of its response")]
     Idle(Duration),
 }
 

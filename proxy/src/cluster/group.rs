@@ -1,5 +1,5 @@
-//! What all workers together know about the endpoints of a listener: which are fit, and which are ejected (outlier
-//! ejection, passive health checking).
+//! What all workers together know about the endpoints of a listener's service: which are fit, and which are ejected
+//! (outlier ejection, passive health checking).
 //!
 //! Guarantees: `consecutive_errors` at one endpoint, in any workers, eject it; never more than `max_ejected_percent` of
 //! the endpoints, and never the last one; what is known survives a reload.
@@ -34,7 +34,7 @@ pub(crate) struct Watch {
 /// The longest ejection, as a multiple of the first one.
 const LONGEST: u32 = 10;
 
-/// The endpoints of one listener.
+/// The endpoints of one service of a listener.
 #[derive(Debug)]
 pub(crate) struct Group {
     service: String,
@@ -124,7 +124,7 @@ impl Group {
     /// An endpoint responded successfully.
     pub(super) fn succeeded(&self, at: SocketAddr, health: &Health) {
         if health.succeeded() {
-            tracing::info!(service = self.service, endpoint = %at, "an ejected endpoint is back");
+            tracing::info!(service = self.service, endpoint = %at, "ejected endpoint has recovered");
         }
     }
 

@@ -1,4 +1,4 @@
-//! One configured destination of a service: an address, or a name that stands for all its addresses.
+//! One configured entry of a service's `destinations`: an address, or a name that stands for all its addresses.
 //!
 //! Guarantees: each address of a name is an endpoint of its own with its own connections; one that stays keeps them,
 //! one that is removed gets no further requests and its idle connections are closed, while its requests in flight end
@@ -19,7 +19,7 @@ use crate::{
     resolve::{LookupError, Resolution, Resolver},
 };
 
-/// One configured destination of a service.
+/// One configured entry of a service's `destinations`.
 #[derive(Debug, Clone)]
 pub(crate) enum Upstream {
     Socket(Arc<Endpoint>),

@@ -1,4 +1,4 @@
-//! A request on its way to an endpoint.
+//! A request to be sent to an endpoint.
 
 use http::Request;
 

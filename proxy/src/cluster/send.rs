@@ -33,7 +33,7 @@ pub(crate) struct Call<'a> {
     pub(crate) retries: Option<&'a Retries>,
 }
 
-/// The endpoints tried for a request, and what is left of its time to connect.
+/// The endpoints tried for a request, and the time left to connect.
 struct Attempts {
     key: Option<u64>,
     tried: Vec<Arc<Endpoint>>,

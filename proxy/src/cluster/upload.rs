@@ -18,7 +18,7 @@ use crate::{
 /// Tracks whether a request's body makes progress.
 #[derive(Debug)]
 pub(super) struct Upload {
-    /// A body over HTTP/2 is sent by another task: its last progress is read when the time is up.
+    /// A body over HTTP/2 is sent by another task: its last progress is checked when the time is up.
     moved: Option<Arc<LastMove>>,
 }
 

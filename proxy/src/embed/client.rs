@@ -1,11 +1,11 @@
 //! Calls of the application to other services.
 //!
 //! Guarantees: one record per call on the client's side, at the end of the response's body; the call carries this
-//! workload's identity and continues the trace of the request that is being served; its work counts to that request's
-//! label, because it is part of what that request costs.
+//! workload's identity and continues the trace of the request that is being served; its work is attributed to that
+//! request's label, because it is part of what that request costs.
 //!
-//! Wrong on purpose: a response whose body is dropped unread counts with the flag `DC`; a call that is dropped before its
-//! answer counts as given up (499).
+//! Wrong on purpose: a response whose body is dropped unread counts with the flag `DC`; a call that is dropped before
+//! its response counts as abandoned (499).
 
 use std::{
     net::SocketAddr,
@@ -33,7 +33,7 @@ use crate::{
     trace::{TRACEPARENT, TRACESTATE},
 };
 
-/// Why a call has no answer.
+/// Why a call has no response.
 #[derive(Debug, thiserror::Error)]
 #[error("{service}: {message}")]
 pub struct ClientError {
@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    /// The same client with other times.
+    /// The same client with other timeouts.
     #[must_use]
     pub fn with_timeouts(mut self, timeouts: Timeouts) -> Client {
         self.timeouts = timeouts;
@@ -110,10 +110,10 @@ impl Client {
         self
     }
 
-    /// A `GET` of a path, with its query if it has one.
+    /// A `GET` of a path, including its query.
     ///
     /// # Errors
-    /// When there is no response; a response of any status is none.
+    /// When there is no response; a response of any status is not an error.
     pub async fn get(&self, path: &str) -> Result<Response<ClientBody>, ClientError> {
         self.send(Method::GET, path, RequestBody::empty()).await
     }
@@ -168,9 +168,9 @@ impl Client {
             }
         }
         let mut exchange = Exchange::new(Side::Client);
-        // The filters of a client only add; nothing of them refuses.
+        // The filters of a client only add headers; none of them refuses.
         let _ = run_on_request(&inner.api.filters, &mut exchange, &mut head);
-        // The header of the application, if there was one, is nobody's wish to see the answer's.
+        // Even if the application set the header itself, it does not want to see the response's.
         exchange.introduced = false;
         let route = inner.api.route_of(head.uri.path());
         let mut tracker = Tracker::start(
@@ -243,7 +243,7 @@ impl ClientBody {
     /// The whole body.
     ///
     /// # Errors
-    /// When it broke off.
+    /// When it was cut off.
     pub async fn bytes(self) -> Result<Bytes, BoxError> {
         Ok(self.collect().await?.to_bytes())
     }

@@ -40,12 +40,12 @@ use crate::{
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The listener does not work: it is not bound, or not of this runtime. A retry with it cannot help.
+    /// The listener does not work: it is not bound, or belongs to another runtime. Retrying with it cannot help.
     #[error("cannot use the listener: {0}")]
     Listener(#[from] io::Error),
 }
 
-/// Accepts and serves until the drain.
+/// Accepts and serves until the drain begins.
 pub(super) async fn serve<S, B>(inner: Arc<Inner>, listener: TcpListener, service: S) -> Result<(), ServeError>
 where
     S: tower::Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
@@ -83,8 +83,8 @@ where
                             http.serve_http2(stream, prefix, admission, handler, draining, &counters)
                                 .await;
                         }
-                        // What is neither is answered as the HTTP/1 that it is not: with a 400. A caller that has been
-                        // silent for so long keeps its connection for later, which only HTTP/1 does.
+                        // Anything else is answered as HTTP/1, with a 400. A caller that has been silent for so long is
+                        // holding its connection for later use, which only HTTP/1 callers do.
                         Some((Detected::Http1 | Detected::Tcp | Detected::Silent, prefix)) => {
                             http.serve_http1(stream, prefix, admission, handler, draining, &counters)
                                 .await;
@@ -100,7 +100,7 @@ where
     Ok(())
 }
 
-/// The application as one connection sees it.
+/// The application as seen by one connection.
 struct Application<S> {
     inner: Arc<Inner>,
     trust: Arc<Trust>,
@@ -203,7 +203,7 @@ where
     }
 }
 
-/// A request that is being served.
+/// A request being served.
 struct Served {
     inner: Arc<Inner>,
     exchange: Exchange,
@@ -240,8 +240,8 @@ impl Served {
 }
 
 pin_project! {
-    /// A future whose panic is its result. The service's state is its own to keep consistent, as in any server that
-    /// outlives a panicking task.
+    /// A future that turns a panic into a result. Keeping the service's state consistent is up to the service, as in
+    /// any server that outlives a panicking task.
     struct CatchPanic<F> {
         #[pin]
         future: F,

@@ -1,8 +1,8 @@
-//! What this machine says of a name: `/etc/hosts`, then the name servers of `/etc/resolv.conf` with its search domains and
-//! `ndots`, then the C library for what only its other sources know (mDNS, LDAP, the machine's own name).
+//! How this machine resolves a name: `/etc/hosts`, then the name servers of `/etc/resolv.conf` with its search domains
+//! and `ndots`, then the C library for what only its other sources know (mDNS, LDAP, the machine's own name).
 //!
-//! Guarantees: the files are read for every lookup, so a change of theirs counts from the next one on; as with the C library,
-//! a name in `/etc/hosts` has the addresses there and no others, and name servers are asked in their order.
+//! Guarantees: the files are read for every lookup, so a change takes effect with the next one; as with the C library,
+//! a name in `/etc/hosts` has those addresses and no others, and name servers are queried in order.
 
 use std::net::IpAddr;
 
@@ -37,7 +37,7 @@ async fn look_up(host: &str) -> Result<Found, LookupError> {
     };
     match asked {
         Ok(found) if !found.addresses.is_empty() => Ok(found),
-        // Whoever was asked and does not answer would not answer the C library either.
+        // A name server that does not respond would not respond to the C library either.
         Err(error @ (NetError::Timeout | NetError::NoConnections)) => {
             Err(LookupError::new(format_args!("name servers: {error}")))
         }
@@ -45,8 +45,8 @@ async fn look_up(host: &str) -> Result<Found, LookupError> {
     }
 }
 
-/// hosts(5): an address and its names in each line. The library's own reader answers each family by itself: a name that has only an
-/// IPv4 address there would be looked up for IPv6 elsewhere.
+/// hosts(5): an address and its names per line. The library's own reader answers per family: a name with only an IPv4
+/// address would be looked up elsewhere for IPv6.
 fn in_hosts(text: &str, host: &str) -> Option<Found> {
     let addresses = text.lines().filter_map(|line| {
         let mut words = line.split('#').next()?.split_ascii_whitespace();
@@ -61,18 +61,18 @@ fn in_hosts(text: &str, host: &str) -> Option<Found> {
 }
 
 async fn ask(host: &str, config: ResolverConfig, mut options: ResolverOpts) -> Result<Found, NetError> {
-    // The C library takes the domain of the machine's name only where no search list is set.
+    // The C library uses the domain of the machine's name only if no search list is set.
     let domain = config.domain().filter(|_| config.search().is_empty()).cloned();
     let config = ResolverConfig::from_parts(domain, config.search().to_vec(), config.name_servers().to_vec());
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Never;
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     options.num_concurrent_reqs = 1;
-    // An answer is kept by whoever asked.
+    // The resolver above keeps answers itself.
     options.cache_size = 0;
     let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
-    // Addresses are ASCII by their check; the other way in refuses an underscore within a name.
+    // Addresses are checked to be ASCII; the other constructor refuses underscores within a name.
     let looked = builder.build()?.lookup_ip(Name::from_ascii(host)?).await?;
     let shortest = looked.as_lookup().answers().iter().map(|record| record.ttl).min();
     Ok(Found {
@@ -110,7 +110,7 @@ mod tests {
 
     type Asked = Arc<Mutex<Vec<String>>>;
 
-    /// Answers with the addresses of the names it knows and the time to live of their last number; others do not exist.
+    /// Answers with the addresses of known names, with the last number as their time to live; other names do not exist.
     async fn name_server(records: &[(&'static str, &'static str)]) -> (NameServerConfig, Asked) {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -185,7 +185,7 @@ mod tests {
         ];
         let (server, asked) = name_server(&records).await;
         let name = |text: &str| Name::from_utf8(text).unwrap();
-        // What is read of a machine `x.host.test` with `search none.test shop.test`.
+        // What is read on a machine `x.host.test` with `search none.test shop.test`.
         let config = ResolverConfig::from_parts(
             Some(name("host.test.")),
             vec![name("none.test."), name("shop.test.")],
@@ -194,7 +194,7 @@ mod tests {
         for (host, ndots, expected) in [
             ("db", 1, "10.0.0.1"),
             ("a.b", 1, "10.0.0.3"),
-            // Kubernetes has 5.
+            // Kubernetes uses 5.
             ("a.b", 5, "10.0.0.4"),
             ("a.b.", 5, "10.0.0.3"),
             ("my_db", 5, "10.0.0.5"),

@@ -1,16 +1,16 @@
-//! Hosts that listeners are asked for: from `Host` or `:authority` to the service that is meant.
+//! Hosts that listeners serve: from `Host` or `:authority` to the service.
 //!
-//! Guarantees: an exact host wins over a wildcard, a longer wildcard over a shorter one, a pattern with a port over the same one
-//! without; upper and lower case, and a dot at the end, make no difference; finding allocates nothing.
+//! Guarantees: an exact host wins over a wildcard, a longer wildcard over a shorter one, a pattern with a port over the
+//! same one without; case and a trailing dot make no difference; lookups allocate nothing.
 //!
-//! Wrong on purpose: a host without a port is taken for port 80, whatever port the listener has; names are not decoded (no
+//! Wrong on purpose: a host without a port means port 80, whatever the listener's port; names are not decoded (no
 //! punycode, no percent-encoding).
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
 use http::{header::HOST, request::Parts};
 
-/// Longest host with its port: a name of DNS, a dot at its end, a colon and five digits.
+/// Longest host with its port: a DNS name, a trailing dot, a colon and five digits.
 const MAX_AUTHORITY: usize = 253 + 1 + 6;
 /// The port of a host that has none.
 const DEFAULT_PORT: u16 = 80;
@@ -18,13 +18,13 @@ const DEFAULT_PORT: u16 = 80;
 /// A host such as `cart`, `cart.shop.svc:8080` or `*.cart.example`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPattern {
-    /// In lower case; of a wildcard what follows the asterisk.
+    /// In lower case; for a wildcard, what follows the asterisk.
     name: String,
     port: Option<u16>,
 }
 
 impl HostPattern {
-    /// Every host that ends with its name, and has something before it.
+    /// Whether it matches every host that ends with its name and has something before it.
     fn is_wildcard(&self) -> bool {
         self.name.starts_with('.')
     }
@@ -46,7 +46,7 @@ impl FromStr for HostPattern {
             format!("`{text}` is not a host ({problem}): use, for example, `cart`, `cart:8080` or `*.cart.example`")
         };
         if text == "*" {
-            return Err("`*` is not a host: leave `hosts` out to take every host".to_owned());
+            return Err("`*` is not a host: omit `hosts` to match every host".to_owned());
         }
         let lower = text.to_ascii_lowercase();
         let (host, port) = split(&lower).ok_or_else(|| wrong("the port must be 0 to 65535"))?;
@@ -68,7 +68,7 @@ impl FromStr for HostPattern {
     }
 }
 
-/// Host and port, without a dot at the host's end; `None` where what stands behind the colon is no port.
+/// Host and port, without the host's trailing dot; `None` if what follows the colon is not a port.
 fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
         // The colons of an IPv6 address.
@@ -81,7 +81,7 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     Some((host.strip_suffix('.').unwrap_or(host), port))
 }
 
-/// The host that a request asks for, as it is written.
+/// The host that a request asks for, as written.
 pub(crate) fn authority_of(head: &Parts) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
@@ -89,15 +89,15 @@ pub(crate) fn authority_of(head: &Parts) -> Option<&str> {
     }
 }
 
-/// Places by host.
+/// Positions by host.
 #[derive(Debug, Default)]
 pub(crate) struct HostTable {
     by_name: HashMap<String, Ports>,
-    /// Of hosts that nothing else takes.
+    /// For hosts that nothing else matches.
     default: Option<usize>,
 }
 
-/// Places of one name.
+/// Positions of one name.
 #[derive(Debug, Default)]
 struct Ports {
     every: Option<usize>,
@@ -112,7 +112,7 @@ impl Ports {
 }
 
 impl HostTable {
-    /// Of what is there twice the first counts. `None` takes every host.
+    /// The first of two equal patterns counts. `None` matches every host.
     pub(crate) fn new<'a>(places: impl IntoIterator<Item = Option<&'a [HostPattern]>>) -> HostTable {
         let mut table = HostTable::default();
         for (place, hosts) in places.into_iter().enumerate() {
@@ -134,12 +134,12 @@ impl HostTable {
         table
     }
 
-    /// The place of what takes every host.
+    /// The position of what matches every host.
     pub(crate) fn of_any_host(&self) -> Option<usize> {
         self.default
     }
 
-    /// The place of a request's host.
+    /// The position of a request's host.
     pub(crate) fn find(&self, head: &Parts) -> Option<usize> {
         if self.by_name.is_empty() {
             return self.default;
@@ -157,7 +157,7 @@ impl HostTable {
         let (host, port) = split(std::str::from_utf8(lower).ok()?)?;
         let port = port.unwrap_or(DEFAULT_PORT);
         let place_of = |name: &str| self.by_name.get(name)?.find(port);
-        // A host that begins with a dot is none, and could be taken for a wildcard.
+        // A host that begins with a dot is invalid, and could be mistaken for a wildcard.
         let exact = (!host.starts_with('.')).then(|| place_of(host)).flatten();
         let dots = || host.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0);
         exact.or_else(|| dots().find_map(|at| place_of(&host[at..])))
@@ -239,7 +239,7 @@ mod tests {
         );
     }
 
-    /// Goes through all patterns and takes the best one.
+    /// Tries all patterns and takes the best one.
     fn naive(services: &[Vec<HostPattern>], host: &str, port: u16) -> Option<usize> {
         let all = services
             .iter()
@@ -254,7 +254,7 @@ mod tests {
             has_name && pattern.port.is_none_or(|written| written == port)
         });
         let rank = |pattern: &HostPattern| (!pattern.is_wildcard(), pattern.name.len(), pattern.port.is_some());
-        // Of equals the first, which `max_by_key` would not take.
+        // Of equals the first, which `max_by_key` would not return.
         let mut best: Option<(usize, &HostPattern)> = None;
         for (place, pattern) in fitting {
             if best.is_none_or(|(_, known)| rank(pattern) > rank(known)) {

@@ -1,9 +1,9 @@
 //! Conditions of rules on the head of a request.
 //!
-//! Guarantees: a rule takes a request if all its conditions hold; matching allocates nothing.
+//! Guarantees: a rule matches a request if all its conditions hold; matching allocates nothing.
 //!
-//! Wrong on purpose: paths and query parameters are compared as they were sent (`%2F` is no `/`, `+` no space); of a header or
-//! parameter that is there several times one value is enough.
+//! Wrong on purpose: paths and query parameters are compared as sent (`%2F` is not `/`, `+` is not a space); if a
+//! header or parameter occurs several times, one matching value is enough.
 
 use http::{HeaderMap, HeaderName, Method, request::Parts};
 
@@ -21,7 +21,7 @@ pub(crate) struct Matcher {
     is_impossible: bool,
 }
 
-/// A condition on a header, by itself.
+/// A condition on a header, on its own.
 #[derive(Debug)]
 pub(crate) struct HeaderMatcher(Option<(HeaderName, Text)>);
 
@@ -30,7 +30,7 @@ impl HeaderMatcher {
         HeaderMatcher(wanted.name.parse().ok().map(|name| (name, Text::new(wanted))))
     }
 
-    /// Whether it holds; never for what can be no header's name.
+    /// Whether it holds; never for an invalid header name.
     pub(crate) fn matches(&self, headers: &HeaderMap) -> bool {
         let Some((name, text)) = &self.0 else { return false };
         headers.get_all(name).iter().any(|value| text.matches(value.as_bytes()))
@@ -90,7 +90,7 @@ impl Path {
     }
 }
 
-/// A table of one template, which repeats none.
+/// A table of a single template, which has no duplicates.
 fn only(template: &Template) -> RouteTable {
     RouteTable::new(std::slice::from_ref(template)).unwrap_or_default()
 }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     proptest! {
-        /// A prefix is a run of whole segments from the first on, however it is found.
+        /// A prefix is a run of whole segments from the start, however it is found.
         #[test]
         fn a_prefix_is_the_first_segments(path in "(/[ab]{0,2}){1,4}", prefix in "(/[ab]{1,2}){1,3}") {
             let segments = |text: &str| text.split('/').skip(1).map(str::to_owned).collect::<Vec<_>>();

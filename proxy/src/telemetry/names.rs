@@ -76,8 +76,8 @@ impl LabelKey {
         (u64::from(self.side == Side::Server) << 63) | (peer << 32) | u64::from(self.route.0)
     }
 
-    /// What it becomes when its peer has no place. There are two of these for each side of a route, and they always
-    /// have a place.
+    /// What it becomes when its peer has no slot. There are two of these for each side of a route, and both always have
+    /// a slot.
     fn folded(self) -> LabelKey {
         LabelKey {
             peer: self.peer.map(|_| PeerId::OTHER),
@@ -369,7 +369,7 @@ impl Names {
         id
     }
 
-    /// What a series becomes when it has no place: that of its route, without peer and method.
+    /// What a series becomes without a slot: that of its route, without peer and method.
     fn folded_key(&mut self, key: SeriesKey, peers: &PeerTable) -> SeriesKey {
         let label = match self.label_key(key.label) {
             Some(label) => self.label(label.folded(), peers),
@@ -483,7 +483,7 @@ impl Names {
             .collect()
     }
 
-    /// What found no place since the start.
+    /// What was folded since the start.
     pub(super) fn folded(&self) -> Folded {
         self.folded
     }

@@ -1,7 +1,7 @@
 //! What is in progress and may last: streams, gRPC calls, TCP connections.
 //!
-//! Guarantees: everything opened is counted in every window that it outlives, together with the bytes moved until then;
-//! each byte counts once, because removal returns what was counted already. One lock per shard, held for a few
+//! Guarantees: everything opened is counted in every window that it outlives, together with the bytes moved so far;
+//! each byte counts once, because removal returns what has already been counted. One lock per shard, held for a few
 //! instructions; ordinary HTTP requests never take it.
 
 use std::{
@@ -41,7 +41,7 @@ impl Meters {
     }
 }
 
-/// A handle to something open; whoever opened it has to remove it.
+/// A handle to something open; the code that opened it has to remove it.
 #[derive(Debug)]
 #[must_use = "it is open until it is closed"]
 pub(crate) struct OpenId {

@@ -1,4 +1,4 @@
-//! The table of peers: who has a place in it, and who has to give it up.
+//! The table of peers: which releases have a slot, and which have to give it up.
 //!
 //! Guarantees and limits are those of [`super::peers`]. Its lock is the innermost of the telemetry's: while it is held,
 //! no other is taken.
@@ -35,10 +35,10 @@ pub struct PeerTable {
     folded: [AtomicU64; 3],
 }
 
-/// Why a release has no place of its own.
+/// Why a release has no slot of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// Every release with a place has lasted.
+    /// Every release with a slot has lasted.
     Full,
     /// Its source has introduced as many names in this window as it may.
     Share,
@@ -133,7 +133,7 @@ impl PeerTable {
         };
         let peer = self.intern_from(&workload.release(), source);
         let mut tables = self.tables.write();
-        // A name without a place may get one later, so it is not remembered.
+        // A name without a slot may get one later, so it is not remembered.
         if let Some(known) = tables.by_id.get(&peer).cloned() {
             if tables.by_raw_value.len() >= self.max_peers.max(1) * RAW_VALUES_PER_PEER {
                 tables.by_raw_value.clear();
@@ -143,7 +143,7 @@ impl PeerTable {
         Some(peer)
     }
 
-    /// The id of a release that did not come from a header; [`PeerId::OTHER`] if there is no place.
+    /// The id of a release that did not come from a header; [`PeerId::OTHER`] if there is no slot.
     pub fn intern(&self, release: &Release) -> PeerId {
         self.intern_from(release, Source::OWN)
     }
@@ -269,7 +269,7 @@ impl PeerTable {
         known.unwrap_or_else(other)
     }
 
-    /// How many have a place.
+    /// Releases with a slot.
     pub(super) fn len(&self) -> usize {
         self.tables.read().by_id.len()
     }

@@ -2,13 +2,13 @@
 //!
 //! Guarantees: a release has the same [`PeerId`] for as long as it is known, and no number is given out twice; all
 //! tables are bounded. Names are claims of others, so they have to last to be kept: one that was heard in a single
-//! window is evicted for the next one, one that lasted keeps its place until it has been silent for an hour. One
-//! [`Source`] never holds more than a quarter of the places for names that have not lasted, and introduces at most
-//! twice as many per window. A release without a place is `other@other`, counted by cause. A value that does not parse
-//! is not a peer, and is counted.
+//! window is evicted for the next one, one that lasted keeps its slot until it has been silent for an hour. One
+//! [`Source`] never holds more than a quarter of the slots for names that have not lasted, and introduces at most twice
+//! as many per window. A release without a slot is `other@other`, counted by cause. A value that does not parse is not
+//! a peer, and is counted.
 //!
 //! Wrong on purpose: the instance in the header is read but not kept, because edges are between releases. Numbers run
-//! out after 2^31 releases, which takes a stranger two hundred days; from then on, new ones are `other@other`.
+//! out after 2^31 releases, which would take a stranger two hundred days; from then on, new ones are `other@other`.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -62,7 +62,7 @@ impl Source {
         }
     }
 
-    /// A destination, by its configured address.
+    /// An endpoint, by its configured address.
     pub fn of_destination(address: &impl Hash) -> Source {
         let mut hasher = DefaultHasher::new();
         address.hash(&mut hasher);

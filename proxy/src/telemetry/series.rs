@@ -6,7 +6,7 @@ use emberline_model::{Side, protocol::Protocol};
 const LOW_BITS: u64 = 4;
 
 /// Requests with the same label, method, protocol and destination. Side and protocol are in the low bits, so that a
-/// full table can fold a series without looking anything up.
+/// full table can fold a series without a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeriesId(u64);
 

@@ -7,8 +7,8 @@
 //! If the listener has routes, HTTP is expected, and nothing bypasses the checks of HTTP: whatever does not begin with
 //! the preface of HTTP/2 is given to the HTTP/1 parser, which answers 400 if it is not HTTP ([`Expected::Http`]).
 //!
-//! Silence says nothing: HTTP clients open connections before they need them. On a silent connection, whoever speaks
-//! first decides (`server::tcp`).
+//! Silence says nothing: HTTP clients open connections before they need them. On a silent connection, the side that
+//! speaks first decides (`server::tcp`).
 //!
 //! Wrong on purpose: without routes, a client that makes up a method and sends its request line in pieces more than
 //! `limits.detect_ms` apart is forwarded as TCP.

@@ -4,8 +4,8 @@
 //! one connection, and those named by `Connection`, are not forwarded in either direction; they are removed before the
 //! proxy adds its own. The one exception is the opening handshake of WebSocket, which is rebuilt.
 //!
-//! Wrong on purpose: methods must be upper-case letters, though HTTP allows others; `x-forwarded-*` passes unchanged,
-//! because gateways in front set it and the proxy cannot prove who they are.
+//! Wrong on purpose: methods with lower-case letters are refused, though HTTP allows them; `x-forwarded-*` is left to
+//! `forwarded`.
 //!
 //! Source: RFC 9110 sections 7.2, 7.6.1 and 7.8, RFC 6455 section 4.1, RFC 9112 section 3.2, RFC 9113 section 8.3.1.
 
@@ -37,7 +37,7 @@ pub(crate) fn check_request(head: &Parts) -> Result<(), BadHead> {
     if head.method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
         return Err(bad("method_in_lower_case"));
     }
-    // Over HTTP/1, `framing` has judged it.
+    // Over HTTP/1, `framing` has checked it.
     if head.version == Version::HTTP_2 && head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(bad("content_length"));
     }

@@ -1,7 +1,7 @@
 //! HTTP/2 in turns: a peer that sends many small DATA frames at once does not lose its connection because of it.
 //!
 //! The library ends a connection, with all its streams, when too many DATA frames below 256 bytes wait to be read:
-//! their budget is half of the connection's window, of which each takes what it lacks to 256 bytes (h2 0.4.16 and
+//! their budget is half of the connection's window, and each is charged the difference to 256 bytes (h2 0.4.16 and
 //! later, `too_many_data_frames`). It reads all that a socket has before a stream gets its turn, so a burst of small
 //! messages is enough, however fast their reader is.
 //!

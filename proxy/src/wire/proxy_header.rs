@@ -1,9 +1,10 @@
-//! The header with which a load balancer says whose connection it passes on (PROXY protocol, versions 1 and 2).
+//! The header in which a load balancer names the origin of a connection (PROXY protocol, versions 1 and 2).
 //!
-//! Guarantees: exactly the header is read, so what follows it, TLS or not, is untouched; a connection that has to begin with one and
-//! does not ends; the time is that of a request's head. A balancer's own connections (`LOCAL`, `UNKNOWN`) keep its address.
+//! Guarantees: exactly the header is read, so what follows it, TLS or not, is untouched; a connection that should begin
+//! with one and does not is closed; it may take as long as a request's head. A balancer's own connections (`LOCAL`,
+//! `UNKNOWN`) keep its address.
 //!
-//! Wrong on purpose: what version 2 can say besides addresses (TLVs) is skipped, and destinations are not looked at.
+//! Wrong on purpose: version 2's additional fields (TLVs) are skipped, and destination addresses are ignored.
 //!
 //! Source: <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>, sections 2.1 and 2.2.
 
@@ -18,15 +19,15 @@ const LEAST: usize = 12;
 const MOST_V1: usize = 107;
 /// The beginning of version 2: signature, version, family and length.
 const FIXED_V2: usize = 16;
-/// Longest header of version 2 that is read: addresses of Unix sockets take 216 bytes, what is left is for TLVs.
+/// Longest header of version 2 that is read: addresses of Unix sockets take 216 bytes, the rest is for TLVs.
 const MOST_V2: usize = 2_048;
 
-/// Why a connection has no address.
+/// Why a connection has no source address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoHeader {
-    /// It does not begin with a header, or ended before.
+    /// It does not begin with a header, or ended within it.
     Malformed,
-    /// It did not come in time.
+    /// It did not arrive in time.
     Late,
 }
 
@@ -40,10 +41,10 @@ impl NoHeader {
     }
 }
 
-/// Reads the header of a new connection within `limit`; the address that it names, `peer` where it names none.
+/// Reads the header of a new connection within `limit`; returns the address that it names, or `peer` if it names none.
 ///
 /// # Errors
-/// When there is no header; the connection must end.
+/// When there is no header; the connection must be closed.
 pub(crate) async fn read(stream: &mut TcpStream, peer: IpAddr, limit: Duration) -> Result<IpAddr, NoHeader> {
     let header = tokio::time::timeout(limit, take(stream)).await;
     let header = header.map_err(|_| NoHeader::Late)?.map_err(|_| NoHeader::Malformed)?;
@@ -70,7 +71,7 @@ async fn take(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     if !header.starts_with(b"PROXY ") {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // What follows the line belongs to somebody else, so it is looked at before it is read.
+    // What follows the line is not ours, so peek before reading.
     let mut ahead = [0; MOST_V1];
     while header.len() < MOST_V1 && !header.ends_with(b"\n") {
         let seen = stream.peek(&mut ahead[..MOST_V1 - header.len()]).await?;
@@ -85,7 +86,7 @@ async fn take(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
-/// The address that a header names, if any; `None` for what is no header.
+/// The address that a header names, if any; `None` if it is not a header.
 fn source_of(header: &[u8]) -> Option<Option<IpAddr>> {
     if header.starts_with(v2::PROTOCOL_PREFIX) {
         let header = v2::Header::try_from(header).ok()?;
@@ -112,7 +113,7 @@ mod tests {
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    /// What is read of bytes that come one by one, and what is left of them.
+    /// The result for bytes that arrive one by one, and what is left of them.
     async fn read_of(bytes: &'static [u8]) -> (Result<IpAddr, NoHeader>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut balancer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -142,7 +143,7 @@ mod tests {
                 b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\x12\x67\x01\xbbGET /",
                 "192.0.2.7",
             ),
-            // With a TLV behind the addresses, and a balancer's own connection.
+            // With a TLV after the addresses, and a balancer's own connection.
             (
                 b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xc0\0\x02\x07\xc6\x33\x64\x01\x12\x67\x01\xbb\x04\0\x01\0GET /",
                 "192.0.2.7",

@@ -211,7 +211,7 @@ pub(crate) fn each_stack<E: From<io::Error>>(
                 .ok_or_else(|| malformed("a stack ends early"))?;
             rest = behind;
             if shared as usize > root_first.len() {
-                return Err(malformed("a stack shares more frames than there are").into());
+                return Err(malformed("a stack shares more frames than the previous one has").into());
             }
             root_first.truncate(shared as usize);
             root_first.extend_from_slice(new);

@@ -1,9 +1,9 @@
-//! CPU and the requests it was spent on. Guarantee: a cost per request divides CPU by requests of the same
-//! instances, side, route and time: that which both signals cover. Application CPU is divided
-//! by the requests the application served, whoever counted them; proxy CPU by those the proxy carried.
+//! CPU and the requests it was spent on. Guarantee: a cost per request divides CPU by requests of the same instances,
+//! side, route and time: the time that both signals cover. Application CPU is divided by the requests the application
+//! served, whoever counted them; proxy CPU by those the proxy forwarded.
 //!
-//! CPU labelled with the client side is left out, since requests that were served are what divides; CPU without a
-//! label is kept apart under no route.
+//! CPU labelled with the client side is left out, since the divisor is served requests; CPU without a label is kept
+//! separately under no route.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use emberline_storage::{CostQuery, CostRow, QueryError, Range, Step, Store, Tota
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What a sum is of.
+/// The key of a sum.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    /// Who.
+    /// The release.
     pub(crate) release: Release,
-    /// Whose CPU.
+    /// The component whose CPU it is.
     pub(crate) component: Component,
     /// Route; `None` for CPU that belongs to no request.
     pub(crate) route: Option<String>,
-    /// Start of the step, seconds since the Unix epoch; 0 when all windows are added up.
+    /// Start of the step, seconds since the Unix epoch; 0 if all windows are added up.
     pub(crate) start_s: i64,
 }
 
@@ -50,7 +50,7 @@ impl Cost {
     }
 }
 
-/// CPU, and what of it is divided by requests.
+/// CPU, and the part of it that is divided by requests.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(crate) struct CpuFigures {
     /// CPU for requests served and outside of requests, all windows.
@@ -66,7 +66,7 @@ pub(crate) struct CpuFigures {
 }
 
 impl CpuFigures {
-    /// From the sums of all windows, and those of the time that both signals cover.
+    /// From the sums of all windows, and of the time that both signals cover.
     pub(crate) fn of(all: &Cost, complete: &Cost) -> CpuFigures {
         CpuFigures {
             cpu_ns: all.cpu_ns,

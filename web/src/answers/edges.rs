@@ -1,9 +1,9 @@
-//! Who calls whom: edges put together from what both ends report.
+//! Who calls whom: edges assembled from what both ends report.
 //!
 //! Guarantees: counts are exact; a side that nobody reported is absent, not zero; percentiles come from merged
-//! histograms. A callee that did not introduce itself, because it has no proxy or could not be reached, has the name that
-//! its callers use, in their namespace unless they name another; one that nobody named is one external node, as are callers that did not
-//! introduce themselves: an address is no identity.
+//! histograms. A callee that did not introduce itself, because it has no proxy or could not be reached, has the name
+//! that its callers use, in their namespace unless they name another; callees that nobody named are one external node,
+//! as are callers that did not introduce themselves: an address is not an identity.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,16 +17,16 @@ use crate::answers::red::Red;
 pub(crate) enum End {
     /// A release.
     Release(Release),
-    /// What its callers name, and which did not introduce itself: a database, a third party, a service that is down.
+    /// Named by its callers, but did not introduce itself: a database, a third party, a service that is down.
     Named {
-        /// That of the callers.
+        /// The callers' namespace.
         namespace: String,
-        /// As the callers name it.
+        /// As named by the callers.
         service: String,
     },
     /// Callers that did not introduce themselves.
     UnknownCaller,
-    /// What was called, introduced itself to nobody and was named by nobody.
+    /// Called, but neither introduced nor named.
     UnknownCallee,
 }
 
@@ -48,7 +48,7 @@ impl End {
 pub(crate) struct Reported {
     /// Streams and connections open at the end of the range.
     pub(crate) open: u64,
-    /// By route template, as this end names it; sorted. An edge has few: a map would take ten times the memory.
+    /// By route template, as named by this end; sorted. An edge has few: a map would take ten times the memory.
     pub(crate) routes: Vec<(String, Red)>,
     /// Requests by protocol.
     protocols: Vec<(String, u64)>,
@@ -90,7 +90,7 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// The report to count by: the callee's, else the caller's.
+    /// The report to count by: the callee's, otherwise the caller's.
     pub(crate) fn best(&self) -> Option<&Reported> {
         self.server.as_ref().or(self.client.as_ref())
     }
@@ -103,7 +103,7 @@ impl Edge {
             .map_or("", |(protocol, _)| protocol)
     }
 
-    /// The report of the end that reports a row, and which edge of `edges` it belongs to.
+    /// The report of the end that sent a row, in its edge of `edges`.
     fn of<'a>(
         edges: &'a mut Edges,
         release: &Release,
@@ -127,7 +127,7 @@ impl Edge {
     }
 }
 
-/// Whom a caller called that got no name from whoever answered: `service` of its own namespace, or `namespace/service`.
+/// The callee if the responder gave no name: `service` in the caller's own namespace, or `namespace/service`.
 fn callee_of(caller: &Release, destination: &str) -> End {
     if destination.is_empty() {
         return End::UnknownCallee;
@@ -145,7 +145,7 @@ fn callee_of(caller: &Release, destination: &str) -> End {
 /// Edges by (caller, callee).
 pub(crate) type Edges = BTreeMap<(End, End), Edge>;
 
-/// Joins the reports of both ends. Rows are let go as they are added.
+/// Joins the reports of both ends. Rows are freed as they are added.
 pub(crate) fn join(rows: Vec<RequestRow>) -> Edges {
     let mut edges = Edges::new();
     for mut row in rows {
@@ -157,14 +157,14 @@ pub(crate) fn join(rows: Vec<RequestRow>) -> Edges {
     edges
 }
 
-/// Adds what is open.
+/// Adds the numbers of open streams.
 pub(crate) fn add_open(edges: &mut Edges, rows: &[OpenRow]) {
     for row in rows {
         Edge::of(edges, &row.reporter, row.side, row.peer.as_ref(), &row.destination).open += row.open;
     }
 }
 
-/// Requests that one end reports of a node, and what is open.
+/// One end's report about a node's requests, and what is open.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     /// All of them.
@@ -176,7 +176,7 @@ pub(crate) struct Report {
 /// What a node served, by both ends.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Served {
-    /// Each edge to it by the callee's report where there is one, else by the caller's.
+    /// Each edge to it, by the callee's report if there is one, otherwise by the caller's.
     pub(crate) all: Red,
     /// Its own report.
     pub(crate) own: Option<Report>,

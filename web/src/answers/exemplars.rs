@@ -1,9 +1,8 @@
-//! Samples that say which request they worked for, as the addresses of the API select them: by trace, by span and by a
-//! selector.
+//! Samples linked to a request, as the API selects them: by trace, by span and by a selector.
 //!
-//! Guarantees: identifiers are read strictly, so that a typo is refused and never selects nothing; the stacks of a
-//! selection are all of it, or the question is refused with what to do. Wrong on purpose: a window keeps so many of a
-//! series and no more, so a tree of exemplars is a part of what a request used, not all of it.
+//! Guarantees: identifiers are parsed strictly, so that a typo is refused and never selects nothing; the stacks of a
+//! selection are complete, or the query is refused with what to do. Wrong on purpose: a window keeps a limited number
+//! per series, so a tree of exemplars is a part of what a request used, not all of it.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +16,10 @@ use crate::{
     query::params::id,
 };
 
-/// Most samples that one tree is made of.
+/// The most samples in one tree.
 const MAX_IN_TREE: u32 = 50_000;
 
-/// Requests whose samples are asked for; everything when both are empty.
+/// Requests whose samples are queried; all if both are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Links {
     pub(crate) trace_ids: Vec<[u8; 16]>,
@@ -28,7 +27,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Reads identifiers, each under the name of the field or parameter that they came in.
+    /// Parses identifiers, each with the name of its field or parameter.
     pub(crate) fn read<'a>(
         traces: (&str, impl Iterator<Item = &'a str>),
         spans: (&str, impl Iterator<Item = &'a str>),
@@ -64,7 +63,7 @@ fn trace_id(text: &str) -> Option<[u8; 16]> {
     (whole != 0).then(|| whole.to_be_bytes())
 }
 
-/// The question about the samples of some requests.
+/// The query for the samples of some requests.
 pub(crate) fn query(
     links: &Links,
     profile_type: &str,

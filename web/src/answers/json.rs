@@ -1,7 +1,7 @@
-//! Answers as JSON.
+//! Responses as JSON.
 //!
-//! Guarantees: the text is there once and no longer than it is, however long: it grows in pieces, which count as what the
-//! question holds ([`emberline_storage::Holding`]) before they are taken, and are let go as they are sent.
+//! Guarantees: the text is in memory once, without slack, however long: it grows in pieces, which are charged to the
+//! query ([`emberline_storage::Holding`]) before they are allocated, and are freed as they are sent.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use crate::http::error::ApiError;
 /// Length of a piece.
 const PIECE: usize = 64 << 10;
 
-/// An answer that becomes JSON.
+/// A response to be written as JSON.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -32,7 +32,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let mut text = Text::new(Holding::current());
         let written = serde_json::to_writer(&mut text, &self.0);
-        // What was told goes before it is sent.
+        // The data is freed before the text is sent.
         drop(self);
         match (written, text.refused.take()) {
             (Ok(()), _) => {
@@ -45,7 +45,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// Text that is being written.
+/// Text being written.
 struct Text {
     full: VecDeque<Bytes>,
     last: Vec<u8>,

@@ -1,9 +1,8 @@
-//! Where the cards of the topology stand: layers from callers to callees, rows within a layer.
+//! Positions of the topology's cards: layers from callers to callees, rows within a layer.
 //!
-//! Guarantees: deterministic (every viewer sees the same picture); a card that has a place keeps it, so one new
-//! release moves nothing else. When more than [`FRESH_SHARE`] of the cards are new, everything is laid out anew,
-//! starting from the old order.
-//! Wrong on purpose: edges that skip layers get no lane of their own and may pass behind cards.
+//! Guarantees: deterministic (every viewer sees the same picture); a card keeps its position, so one new release moves
+//! nothing else. If more than [`FRESH_SHARE`] of the cards are new, everything is laid out again, starting from the old
+//! order. Wrong on purpose: edges that skip layers get no lane of their own and may pass behind cards.
 //!
 //! Method: layered drawing (Sugiyama, Tagawa, Toda 1981) without dummy nodes: cut back edges found by depth-first
 //! search, layer by longest path, order by barycentre sweeps.
@@ -12,13 +11,13 @@ use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-/// Above this share of new cards a view is laid out anew.
+/// Above this share of new cards, a view is laid out again.
 pub(crate) const FRESH_SHARE: f64 = 0.15;
-/// Sweeps of a first layout.
+/// Sweeps of an initial layout.
 const SWEEPS: usize = 12;
 /// Sweeps that start from an old order.
 const SEEDED_SWEEPS: usize = 2;
-/// Places remembered per view; beyond it only those of the current picture are kept.
+/// Positions remembered per view; beyond that, only those of the current picture are kept.
 const MOST_REMEMBERED: usize = 20_000;
 /// Views remembered.
 const MOST_VIEWS: usize = 64;
@@ -32,14 +31,14 @@ pub(crate) struct Place {
     pub(crate) y: f64,
 }
 
-/// Places of cards by view, kept while the process lives.
+/// Positions of cards by view, kept for the life of the process.
 #[derive(Debug, Default)]
 pub(crate) struct LayoutMemory {
     views: Mutex<HashMap<String, HashMap<String, Place>>>,
 }
 
 impl LayoutMemory {
-    /// Places for `nodes` (sorted, each once) joined by `edges` (indices: caller, callee), in the same order.
+    /// Positions for `nodes` (sorted, unique) joined by `edges` (indices: caller, callee), in the same order.
     pub(crate) fn place(&self, view: &str, nodes: &[String], edges: &[(usize, usize)]) -> Vec<Place> {
         let mut views = self.views.lock();
         if views.len() >= MOST_VIEWS && !views.contains_key(view) {
@@ -57,12 +56,12 @@ impl LayoutMemory {
     }
 }
 
-/// See [`LayoutMemory::place`]; `old` holds the places known.
+/// See [`LayoutMemory::place`]; `old` contains the known positions.
 fn place(nodes: &[String], edges: &[(usize, usize)], old: &HashMap<String, Place>) -> Vec<Place> {
     let graph = Graph::new(nodes.len(), edges);
     let layers = graph.layers();
     let mut taken: HashSet<(i64, i64)> = HashSet::new();
-    // A card keeps its place only in its layer, and only if no other card took it while it was away.
+    // A card keeps its position only in its layer, and only if no other card took it in the meantime.
     let mut keep = |node: &String, layer: usize| {
         let place = old
             .get(node)
@@ -83,12 +82,12 @@ fn place(nodes: &[String], edges: &[(usize, usize)], old: &HashMap<String, Place
     graph.arrange(&layers, &kept)
 }
 
-/// The cell of a place; rows are multiples of a half.
+/// The cell of a position; rows are multiples of a half.
 fn cell(place: Place) -> (i64, i64) {
     (place.x as i64, (place.y * 2.0).round() as i64)
 }
 
-/// A card covers its own cell and the halves beside it.
+/// A card covers its own cell and the halves next to it.
 fn is_free(taken: &HashSet<(i64, i64)>, place: Place) -> bool {
     let (layer, half) = cell(place);
     (half - 1..=half + 1).all(|row| !taken.contains(&(layer, row)))
@@ -115,7 +114,7 @@ impl Graph {
             callees[a].push(b);
             callers[b] += 1;
         }
-        // Start where nobody calls, so that cycles are entered the way requests enter them.
+        // Start at nodes without callers, so that cycles are entered the way requests enter them.
         let mut starts: Vec<usize> = (0..nodes).collect();
         starts.sort_by_key(|&n| (callers[n] != 0, n));
         let mut graph = Graph {
@@ -157,7 +156,7 @@ impl Graph {
         }
     }
 
-    /// Longest path from a node that nobody calls.
+    /// Longest path from a node without callers.
     fn layers(&self) -> Vec<usize> {
         let mut layers = vec![0usize; self.order.len()];
         for &node in &self.order {
@@ -168,7 +167,7 @@ impl Graph {
         layers
     }
 
-    /// Everything anew, starting from the old order where there is one.
+    /// Lays out everything, starting from the old order if there is one.
     fn arrange(&self, layers: &[usize], old: &[Option<Place>]) -> Vec<Place> {
         let count = layers.iter().max().map_or(0, |&l| l + 1);
         let mut rows: Vec<Vec<usize>> = vec![Vec::new(); count];
@@ -193,7 +192,7 @@ impl Graph {
                     .iter()
                     .map(|&n| (barycentre(&neighbours[n], &position).unwrap_or(position[n]), n))
                     .collect();
-                // Stable: nodes that pull alike stay in order.
+                // Stable: nodes with equal pull stay in order.
                 keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
                 *row = keyed.into_iter().map(|k| k.1).collect();
                 number(row, &mut position);
@@ -213,7 +212,7 @@ impl Graph {
         places
     }
 
-    /// Keeps what has a place and gives each other node the free row nearest to its neighbours.
+    /// Keeps existing positions and gives each other node the free row nearest to its neighbours.
     fn fill_gaps(&self, layers: &[usize], kept: &[Option<Place>], mut taken: HashSet<(i64, i64)>) -> Vec<Place> {
         let mut position: Vec<f64> = kept.iter().map(|p| p.map_or(0.0, |p| p.y)).collect();
         let mut places: Vec<Option<Place>> = kept.to_vec();
@@ -249,7 +248,7 @@ enum State {
     Done,
 }
 
-/// Rows of a layer, centred on zero so that layers of unequal length pull alike.
+/// Rows of a layer, centred on zero so that layers of unequal length pull equally.
 fn number(row: &[usize], position: &mut [f64]) {
     let middle = (row.len() as f64 - 1.0) / 2.0;
     row.iter()
@@ -283,7 +282,7 @@ mod tests {
 
     #[test]
     fn crossing_callees_are_swapped() {
-        // 0 calls 3, 1 calls 2: in the order of names the edges would cross.
+        // 0 calls 3, 1 calls 2: ordered by name, the edges would cross.
         let places = place(&names(4), &[(0, 3), (1, 2)], &HashMap::new());
         let above = |a: usize, b: usize| places[a].y < places[b].y;
         assert_eq!(above(0, 1), above(3, 2));

@@ -1,16 +1,16 @@
 //! Sums of samples per step and combination of labels.
 //!
-//! Guarantees: steps begin at whole multiples of their length, so the same step of two questions is the same step;
-//! a step without samples has no point; sums are exact integers until they are divided.
+//! Guarantees: steps begin at whole multiples of their length, so steps of different queries line up; a step without
+//! samples has no point; sums are exact integers until they are divided.
 
 use emberline_model::ProfileType;
 use emberline_storage::{Label, LabelFilter, Range, SelectedQuery, Store};
 
 use crate::http::error::ApiError;
 
-/// At most so many steps in a range.
+/// The most steps in a range.
 const MAX_STEPS: i64 = 11_000;
-/// Steps when nothing is said.
+/// The default number of steps.
 const STEPS: i64 = 120;
 /// Seconds of a window: no step is shorter.
 const WINDOW_S: i64 = emberline_model::time::WINDOW_SECONDS as i64;
@@ -19,18 +19,18 @@ const HOUR_S: i64 = 3600;
 /// The longest step, a whole number of windows.
 const LONGEST_S: f64 = 4_294_967_290.0;
 
-/// What becomes of the windows of a step.
+/// How the windows of a step are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aggregation {
     /// Added up.
     Sum,
-    /// The mean of the windows: of a gauge for each instance, then added up over instances; of all others the sum divided
-    /// by the number of windows that had samples.
+    /// The mean of the windows: for a gauge, per instance and then added up over instances; for all others, the sum
+    /// divided by the number of windows that had samples.
     Average,
 }
 
 impl Aggregation {
-    /// What fits a profile type: what is in use at a moment is averaged, what was used is summed.
+    /// The default for a profile type: what is in use at a point in time is averaged, what was used is summed.
     pub(crate) fn of(profile_type: &ProfileType) -> Aggregation {
         match profile_type.is_gauge() {
             true => Aggregation::Average,
@@ -38,7 +38,7 @@ impl Aggregation {
         }
     }
 
-    /// Its word.
+    /// Its name.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Aggregation::Sum => "sum",
@@ -50,9 +50,9 @@ impl Aggregation {
 /// One series.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Series {
-    /// Values of the labels asked for, in the order of the question.
+    /// Values of the requested labels, in their order.
     pub(crate) labels: Vec<String>,
-    /// Sum of all values; of an averaged gauge their mean over the steps that have a point.
+    /// Sum of all values; for an averaged gauge, their mean over the steps that have a point.
     pub(crate) total: i64,
     /// Samples taken.
     pub(crate) samples: u64,
@@ -65,13 +65,13 @@ pub(crate) struct Series {
 pub(crate) struct Point {
     /// Start of the step, seconds since the Unix epoch.
     pub(crate) start_s: i64,
-    /// As the aggregation says.
+    /// By the aggregation.
     pub(crate) value: f64,
     /// Sum of values.
     pub(crate) sum: i64,
 }
 
-/// The question.
+/// The query.
 #[derive(Debug, Clone)]
 pub(crate) struct OverTime {
     pub(crate) profile_type: String,
@@ -98,7 +98,7 @@ impl OverTime {
             ..SelectedQuery::new(&self.profile_type, filters, self.range)
         };
         let mut all: Vec<Series> = Vec::new();
-        // Rows come sorted by labels, then time.
+        // Rows are sorted by labels, then time.
         for row in store.ask(query).await? {
             if all.last().is_none_or(|series| series.labels != row.labels) {
                 all.push(Series {
@@ -130,7 +130,7 @@ impl OverTime {
     }
 }
 
-/// The length of a step: as asked for, in whole windows, and not so short that a range has too many.
+/// The length of a step: as requested, in whole windows, and not so short that there are too many.
 pub(crate) fn step(asked_s: Option<f64>, range: Range) -> Result<u32, ApiError> {
     let length = range.to_unix_s.saturating_sub(range.from_unix_s).max(1);
     let step = match asked_s {

@@ -1,21 +1,21 @@
 //! Requests added up: rate, errors, duration. Guarantee: counts are exact, and quantiles are read from the merged
-//! histogram, never from other quantiles. Requests that their callers gave up count and have no part in quantiles.
+//! histogram, never from other quantiles. Abandoned requests count but are not part of quantiles.
 
 use emberline_model::Histogram;
 use emberline_storage::RequestRow;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Requests of whatever belongs together.
+/// Requests of a group.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Red {
     /// Requests that failed.
     pub(crate) errors: u64,
-    /// Requests that their callers gave up.
+    /// Requests that their callers abandoned.
     pub(crate) given_up: u64,
     /// Latencies of all others.
     pub(crate) duration: Histogram,
-    /// How long all of them together went on beyond their latency, in seconds.
+    /// Total time that they continued beyond their latency, in seconds.
     pub(crate) streaming_s: f64,
     /// Body bytes from callers.
     pub(crate) request_bytes: u64,
@@ -38,7 +38,7 @@ impl Red {
         self.response_bytes = self.response_bytes.saturating_add(row.response_bytes);
     }
 
-    /// The same of a row that is not needed any more: the first histogram is taken as it is, not copied.
+    /// The same for a row that is no longer needed: the first histogram is moved, not copied.
     pub(crate) fn take(&mut self, row: &mut RequestRow) {
         if self.duration.count() == 0 && !row.is_given_up() {
             self.duration = std::mem::take(&mut row.duration);
@@ -49,7 +49,7 @@ impl Red {
         self.add(row);
     }
 
-    /// Adds those of another.
+    /// Adds another group.
     pub(crate) fn merge(&mut self, other: &Red) {
         self.errors = self.errors.saturating_add(other.errors);
         self.given_up = self.given_up.saturating_add(other.given_up);
@@ -59,12 +59,12 @@ impl Red {
         self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
     }
 
-    /// How many.
+    /// The number of requests.
     pub(crate) fn requests(&self) -> u64 {
         self.duration.count().saturating_add(self.given_up)
     }
 
-    /// Share of those that failed, 0 to 1; 0 without requests.
+    /// Share of failed requests, 0 to 1; 0 without requests.
     pub(crate) fn error_ratio(&self) -> f64 {
         if self.requests() == 0 {
             0.0

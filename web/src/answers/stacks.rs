@@ -1,7 +1,7 @@
-//! Stacks of an answer and the tree they make.
+//! The stacks of a response and their tree.
 //!
-//! Guarantee: a stack that the dictionary does not know is part of the tree, under a function of its own; so the tree's
-//! total is the sum of all rows.
+//! Guarantee: a stack unknown to the dictionary is part of the tree, under a function of its own; so the tree's total
+//! is the sum of all rows.
 
 use std::sync::Arc;
 
@@ -22,22 +22,22 @@ pub(crate) struct Stacks {
     pub(crate) resolved: Arc<ResolvedStacks>,
 }
 
-/// What a tree takes while it is put together and told, in bytes: of each path, of each path that is shown, of each row,
-/// of each function beside its names.
+/// What a tree takes while it is built and written, in bytes: per path, per path shown, per row, and per function
+/// excluding its names.
 const PATH_BYTES: usize = 64;
 const SHOWN_BYTES: usize = 176;
 const ROW_BYTES: usize = 48;
 const FUNCTION_BYTES: usize = 176;
-/// What the name of a function takes in a tree that is shown, beside its text, which is there twice.
+/// What a function's name takes in a tree that is shown, excluding its text, which occurs twice.
 const NAME_BYTES: usize = 128;
 
-/// What so many paths take in a tree of which so many nodes are shown, about, in bytes.
+/// What `paths` paths take, approximately, in a tree of which `shown` nodes are shown, in bytes.
 pub(crate) fn bytes_of_paths(paths: usize, shown: Option<usize>) -> usize {
     paths * PATH_BYTES + paths.min(shown.unwrap_or(usize::MAX)) * SHOWN_BYTES
 }
 
 impl Stacks {
-    /// Names the stacks of rows, when there is room for the tree that they make, of which so many nodes are shown.
+    /// Resolves the stacks of rows, if there is room for their tree, of which `shown` nodes will be shown.
     pub(crate) async fn named(store: &Store, rows: Vec<StackValue>, shown: Option<usize>) -> Result<Stacks, ApiError> {
         let ids: Vec<u64> = rows.iter().map(|row| row.stack_id).collect();
         let stacks = Stacks {
@@ -48,7 +48,7 @@ impl Stacks {
         Ok(stacks)
     }
 
-    /// What the tree takes, about, in bytes.
+    /// What the tree takes, approximately, in bytes.
     fn bytes_of_tree(&self, shown: Option<usize>) -> usize {
         let (paths, functions) = (self.resolved.stacks.paths().len(), &self.resolved.functions);
         let names = functions
@@ -61,7 +61,7 @@ impl Stacks {
             + names.sum::<usize>()
     }
 
-    /// Fetches what a selection holds; `None` selects nothing. So many nodes of the tree will be shown.
+    /// Fetches a selection; `None` selects nothing. `shown` nodes of the tree will be shown.
     pub(crate) async fn selected(
         store: &Store,
         profile_type: &str,
@@ -113,8 +113,8 @@ impl Stacks {
     }
 }
 
-/// Runs long work off the threads that serve connections; building a tree walks every stack. What it holds counts as the
-/// question's.
+/// Runs long work off the threads that serve connections; building a tree walks every stack. Its memory is charged to
+/// the query.
 pub(crate) async fn blocking<T, F>(work: F) -> Result<T, ApiError>
 where
     T: Send + 'static,

@@ -1,5 +1,5 @@
-//! Flame trees as columns: what the page draws from. Nodes stand in preorder, so depth alone places them; names
-//! are sent once. Guarantee: the self values of the columns add up to the total at every limit.
+//! Flame trees as columns, the input for the page's drawing. Nodes are in preorder, so depth alone determines their
+//! position; names are sent once. Guarantee: the self values of the columns add up to the total at every limit.
 
 use std::collections::HashMap;
 
@@ -87,7 +87,7 @@ impl Names {
     }
 }
 
-/// Columns that both trees have.
+/// Columns common to both trees.
 #[derive(Default)]
 struct Shape {
     names: Names,
@@ -110,7 +110,7 @@ impl Shape {
     fn of(tree: &FlameTree, program: &Program) -> Shape {
         let mut shape = Shape::default();
         shape.modules.get("");
-        // One look-up per function instead of one per node, and none for functions that are not shown.
+        // One lookup per function instead of one per node, and none for functions that are not shown.
         let mut known: Vec<Option<(u32, u32, u8)>> = vec![None; tree.functions.len()];
         for node in &tree.nodes {
             let (name, module, kind) = match node.kind {
@@ -147,7 +147,7 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// A tree from its root on.
+    /// A whole tree.
     pub(crate) fn whole(tree: FlameTree) -> Shown {
         let ids = subtree::node_ids(&tree);
         Shown { tree, ids }
@@ -225,7 +225,7 @@ impl DiffTree {
         }
     }
 
-    /// Both sides of a tree; `row` gives the place of a function (by id) in the table sent along.
+    /// Both sides of a tree; `row` maps function ids to rows of the accompanying table.
     pub(crate) fn of(shown: &Shown, row: &HashMap<u64, usize>, program: &Program) -> DiffTree {
         let tree = &shown.tree;
         let shape = Shape::of(tree, program);

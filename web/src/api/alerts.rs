@@ -1,4 +1,4 @@
-//! `/api/v1/alerts`: what the verdict runner states.
+//! `/api/v1/alerts`: the verdict runner's alerts.
 
 use axum::extract::{RawQuery, State};
 use emberline_model::alert::{Alert, AlertStatus};

@@ -1,6 +1,6 @@
-//! `/api/v1/callers`: one function between who calls it and what it calls.
+//! `/api/v1/callers`: one function between its callers and its callees.
 //!
-//! Guarantees: self and total are exact and count a stack once however often the function recurs in it; the values of
+//! Guarantees: self and total are exact and count a stack once, however often the function recurs in it; the values of
 //! `callers` add up to the total, and so do those of `callees`; neither depends on `limit`.
 
 use axum::extract::{RawQuery, State};
@@ -76,7 +76,7 @@ impl CallNeighbour {
     }
 }
 
-/// The function that a text names, by identifier or by name.
+/// Finds a function by identifier or by name.
 fn find(resolved: &ResolvedStacks, wanted: &str) -> Result<u32, ApiError> {
     let id = params::id(wanted);
     let mut functions = resolved.functions.iter();
@@ -100,7 +100,7 @@ pub(crate) async fn callers(State(web): State<Web>, RawQuery(query): RawQuery) -
     let limit = super::tree_limit(&params)?;
     let wanted = params.text(&FUNCTION).unwrap_or_default().to_owned();
     let selection = Selection::read(&web, &params).await?;
-    // Of two trees.
+    // For two trees.
     let stacks = selection.stacks(&web, limit.map(|limit| 2 * limit)).await?;
     let answer = blocking(move || -> Result<Callers, ApiError> {
         let function = find(&stacks.resolved, &wanted)?;

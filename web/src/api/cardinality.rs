@@ -1,7 +1,7 @@
 //! `/api/v1/cardinality`: what makes the store grow, per service.
 //!
-//! Guarantee: counts are exact. What it gets wrong on purpose: bytes are known of the whole store alone; a service's
-//! share of the rows says how much of them is its.
+//! Guarantee: counts are exact. Wrong on purpose: bytes are known only for the whole store; a service's share of the
+//! rows approximates its share of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

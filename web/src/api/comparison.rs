@@ -1,7 +1,7 @@
 //! What `/api/v1/diff` and `/api/v1/functions` have in common: which two releases are compared over which ranges.
 //!
-//! Guarantee: what is divided by requests comes from time that both signals cover, and the comparison is the same function
-//! that alerts quote.
+//! Guarantee: what is divided by requests comes from time that both signals cover, and the comparison is the same
+//! function that alerts use.
 
 use emberline_analysis::compare::{CompareOptions, Comparison, compare};
 use emberline_model::{
@@ -38,7 +38,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Reads the parameters and fills in what is not said.
+    /// Reads the parameters and fills in defaults.
     pub(super) async fn read(web: &Web, params: &Params) -> Result<Question, ApiError> {
         let baseline_range = params.range(&BASELINE_FROM, &BASELINE_TO)?;
         let candidate_range = params.range(&CANDIDATE_FROM, &CANDIDATE_TO)?;
@@ -115,7 +115,7 @@ impl Question {
         .await
     }
 
-    /// The shortest range that holds both sides'.
+    /// The shortest range that contains both sides'.
     pub(super) fn whole_range(&self) -> Range {
         Range {
             from_unix_s: self.baseline_range.from_unix_s.min(self.candidate_range.from_unix_s),
@@ -124,13 +124,13 @@ impl Question {
     }
 }
 
-/// What a function takes in the table of a comparison, beside its names, and in each piece of time, in bytes.
+/// What a function takes in the table of a comparison, excluding its names, and in each slice of time, in bytes.
 const FUNCTION_BYTES: usize = 400;
 const PIECE_OF_FUNCTION_BYTES: usize = 72;
 
-/// What comparing takes, about, in bytes.
+/// What the comparison takes, approximately, in bytes.
 fn bytes_of(sides: &BothSides, shown: Option<usize>) -> usize {
-    // Both have one dictionary.
+    // Both sides share one dictionary.
     let resolved = &sides.baseline.resolved;
     let (paths, functions) = (resolved.stacks.paths(), &resolved.functions);
     let mut depths: Vec<u32> = Vec::with_capacity(paths.len());

@@ -1,8 +1,9 @@
-//! `DELETE /api/v1/services/{service}`: everything that a service reported goes. The only call that changes anything.
+//! `DELETE /api/v1/services/{service}`: deletes everything that a service reported. The only call that deletes
+//! anything.
 //!
-//! Guarantees: nothing is deleted unless deleting is allowed, nor without `confirm`, which repeats the name; a deletion that
-//! was begun goes on when the caller leaves, and is answered with 202 and its progress when it takes long: the same call
-//! then waits for the same deletion.
+//! Guarantees: nothing is deleted unless deleting is allowed, nor without `confirm`, which repeats the name; a deletion
+//! continues if the caller leaves, and is answered with 202 and its progress if it takes long: the same call then waits
+//! for the same deletion.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,24 +33,24 @@ pub(super) const PARAMETERS: &[Parameter] = &[NAMESPACE, CONFIRM];
 pub(crate) struct ServiceDeletion {
     namespace: String,
     service: String,
-    /// False: it is under way, and the numbers of what was deleted are still 0.
+    /// False while the deletion is in progress; the numbers of what was deleted are 0 until its end.
     finished: bool,
     /// Windows, requests, samples and exemplars.
     rows: u64,
-    /// Sealed files written anew or removed.
+    /// Sealed files rewritten or removed.
     files: u64,
     /// Bytes by which sealed files are smaller.
     bytes_freed: u64,
     /// Bytes of sealed files that are done.
     done_bytes: u64,
-    /// Bytes of all sealed files that held something of it; 0 while these are looked for.
+    /// Bytes of all sealed files that contained data of the service; 0 while they are being looked for.
     all_bytes: u64,
 }
 
 /// Deletes everything that a service reported so far; what it reports later is stored.
 ///
-/// Off (403) unless the server runs with `--allow-delete`: there is no login yet, and whoever reaches the port may call it.
-/// Not to be undone.
+/// Off (403) unless the server runs with `--allow-delete`: there is no login yet, and anyone who can reach the port may
+/// call it. Cannot be undone.
 #[utoipa::path(delete, path = "/api/v1/services/{service}",
     params(("service" = String, Path, description = "Name of the service.")),
     responses(
@@ -84,7 +85,7 @@ pub(crate) async fn delete_service(
     let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
     let (namespace, service) = match catalog::find_stored_service(&web.store, &service, namespace).await {
         Ok(known) => (known.namespace, known.service),
-        // What is left of one whose deletion is under way may have no windows any more.
+        // If a deletion is in progress, the service may have no windows left.
         Err(error) => {
             let mut under_way = web.store.services_being_deleted().into_iter();
             let is_it = |who: &ServiceName| who.service == service && namespace.is_none_or(|n| n == who.namespace);
@@ -94,7 +95,7 @@ pub(crate) async fn delete_service(
     };
 
     let progress: Arc<Mutex<DeleteProgress>> = Arc::default();
-    // A task of its own: the answer may be given before the end.
+    // A task of its own: the response may be sent before the end.
     let deleting = tokio::spawn({
         let (store, progress) = (web.store.clone(), progress.clone());
         let (namespace, service) = (namespace.clone(), service.clone());

@@ -103,7 +103,7 @@ pub struct DiffFunctionsCut {
     self_b: i64,
 }
 
-/// Cuts a function table; the sums of what is left out stay.
+/// Truncates a function table; the sums of the omitted rows are kept.
 pub(super) fn cut_functions(functions: &mut Vec<FunctionRow>, limit: Option<usize>) -> DiffFunctionsCut {
     let mut cut = DiffFunctionsCut::default();
     for row in functions.drain(limit.unwrap_or(usize::MAX).min(functions.len())..) {
@@ -130,7 +130,7 @@ pub(crate) async fn diff(
     let functions_limit = params.count(&FUNCTIONS_LIMIT)?;
     let node = params.node()?;
     let question = Question::read(&web, &params).await?;
-    // Exports are never cut, and a part is cut after it was taken out of the whole.
+    // Exports are never cut, and a part is cut after it was taken from the whole tree.
     let whole = !format.is_answer() || node.is_some();
     let comparison = question.answer(&web, limit.filter(|_| !whole)).await?;
     if !format.is_answer() {
@@ -145,7 +145,7 @@ pub(crate) async fn diff(
     answer.await?
 }
 
-/// Describes a comparison; `part` is a node and a limit, when only the tree below that node is asked for.
+/// Describes a comparison; `part` is a node and a limit, if only the tree below that node is requested.
 fn describe(
     question: Question,
     comparison: Comparison,

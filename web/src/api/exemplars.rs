@@ -1,7 +1,8 @@
-//! `/api/v1/exemplars`: samples one by one that say which request they worked for, by trace, by span, or by a selector.
+//! `/api/v1/exemplars`: individual samples linked to a request, by trace, by span, or by a selector.
 //!
-//! Guarantees: `found` and `value` are exact whatever `exemplars_limit` says; what was over the cap of a window is in
-//! `cut`, so that nobody takes what was kept for everything. Stacks and functions are written once and pointed at.
+//! Guarantees: `found` and `value` are exact at any `exemplars_limit`; what exceeded a window's limit is in `cut`, so
+//! that nobody mistakes the samples kept for all of them. Stacks and functions are written once and referred to by
+//! index.
 
 use std::collections::HashMap;
 
@@ -25,9 +26,9 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[TRACE_ID, SPAN_ID, SELECTOR, PROFILE_TYPE, FROM, TO, EXEMPLARS_LIMIT];
 
-/// Samples when nothing is said.
+/// The default number of samples.
 const DEFAULT_LIMIT: usize = 100;
-/// Samples at most.
+/// The most samples.
 const MAX_LIMIT: usize = 10_000;
 
 /// Samples of requests.

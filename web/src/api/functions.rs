@@ -1,5 +1,5 @@
-//! `/api/v1/functions`: the function table alone, of one release (`version`) or of a comparison (`baseline`,
-//! `candidate`). Guarantee: the same rows as `/api/v1/profile` and `/api/v1/diff` show, without a tree.
+//! `/api/v1/functions`: only the function table, of one release (`version`) or of a comparison (`baseline`,
+//! `candidate`). Guarantee: the same rows as in `/api/v1/profile` and `/api/v1/diff`, without a tree.
 
 use axum::extract::{RawQuery, State};
 use emberline_model::{
@@ -45,7 +45,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     FUNCTIONS_LIMIT,
 ];
 
-/// Only questions about one release may carry these, and only comparisons the others.
+/// Parameters allowed only for comparisons; a query about one release may not have them.
 const OF_A_COMPARISON: [&Parameter; 7] = [
     &BASELINE,
     &CANDIDATE,

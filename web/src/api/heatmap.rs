@@ -1,9 +1,9 @@
-//! `/api/v1/heatmap`: totals in time. How many windows of processes had which total, step by step: whether a rise is
-//! everybody's or a few instances' is seen here and not in a sum.
+//! `/api/v1/heatmap`: totals over time. How many windows of processes had which total, step by step: it shows whether
+//! an increase is everyone's or that of a few instances, which a sum does not.
 //!
-//! Guarantees: as many windows as had selected samples are counted, each once; their totals add up to `/api/v1/merge` of
-//! the same question (for what is summed). Buckets are the same for all questions, four for each doubling; those between
-//! the lowest and the highest that are used are named. Cells come as columns; empty ones are left out.
+//! Guarantees: every window with selected samples is counted, once; the totals add up to `/api/v1/merge` for the same
+//! query (for summed types). Buckets are the same for all queries, four per doubling; those between the lowest and the
+//! highest in use are listed. Cells come as columns; empty ones are omitted.
 
 use axum::extract::{RawQuery, State};
 use emberline_storage::{HeatCell, HeatMapQuery, SelectedQuery};

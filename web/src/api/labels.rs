@@ -1,7 +1,7 @@
 //! `/api/v1/labels`, `/api/v1/label_values` and `/api/v1/profile_types`: what can be selected by.
 //!
-//! Guarantee: only what samples in the range (and in the selector) really carry is listed; a label is listed when a
-//! sample has a value of it that is not empty.
+//! Guarantee: only what samples in the range (and in the selector) actually have is listed; a label is listed if a
+//! sample has a non-empty value for it.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
-//! `/api/v1/merge`: where CPU (or any other profile type) goes in all samples that a selector selects, across services,
-//! releases and routes.
+//! `/api/v1/merge`: where CPU (or any other profile type) is spent in all samples that a selector matches, across
+//! services, releases and routes.
 //!
-//! Guarantees: as `/api/v1/profile`; nothing is divided by requests, since a selection need not be what requests are
-//! counted by.
+//! Guarantees: as for `/api/v1/profile`; nothing is divided by requests, since a selection need not match how requests
+//! are counted.
 
 use axum::{
     extract::{RawQuery, State},
@@ -61,7 +61,7 @@ pub struct SelectionQuery {
     to_ms: i64,
 }
 
-/// Samples of one profile type that a selector selects.
+/// Samples of one profile type that a selector matches.
 pub(super) struct Selection {
     pub(super) text: String,
     pub(super) profile_type: ProfileType,
@@ -70,7 +70,7 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// Reads the parameters, and looks up what regular expressions match.
+    /// Reads the parameters, and resolves regular expressions.
     pub(super) async fn read(web: &Web, params: &Params) -> Result<Selection, ApiError> {
         let range = params.shared_range()?;
         let text = params.text(&SELECTOR).unwrap_or_default().to_owned();
@@ -105,7 +105,8 @@ impl Selection {
         }
     }
 
-    /// The stacks, for a tree of which so many nodes are shown; a profile type that nobody sent is refused by name instead of an empty answer.
+    /// The stacks, for a tree of which `shown` nodes are shown; a profile type that was never sent is refused by name
+    /// instead of giving an empty response.
     pub(super) async fn stacks(&self, web: &Web, shown: Option<usize>) -> Result<Stacks, ApiError> {
         let filters = self.filters.clone();
         let stacks = Stacks::selected(&web.store, &self.profile_type.0, filters, self.range, shown).await?;
@@ -116,7 +117,7 @@ impl Selection {
     }
 }
 
-/// Refuses a profile type that nobody sent in a range.
+/// Refuses a profile type that was not sent in a range.
 pub(super) async fn check_type(web: &Web, profile_type: &ProfileType, range: Range) -> Result<(), ApiError> {
     if *profile_type == ProfileType::cpu() {
         return Ok(());

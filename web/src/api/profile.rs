@@ -1,8 +1,8 @@
 //! `/api/v1/profile`: where one release spends its CPU.
 //!
 //! Guarantees: the self values of `functions` add up to `total` at every `limit`, and the table is the same at every
-//! `limit`; exports are written from the uncut tree. `cost` is of the time that both signals cover, so its
-//! `total` can be less than that of the profile.
+//! `limit`; exports are written from the uncut tree. `cost` is for the time that both signals cover, so its `total` can
+//! be less than the profile's.
 
 use std::sync::Arc;
 
@@ -126,8 +126,8 @@ pub struct ProfileFunction {
     library: bool,
 }
 
-/// A function as text that is written when it is sent: a table may have hundreds of thousands. One that is read knows this
-/// text alone.
+/// A function whose text is written only when sent, since a table may have hundreds of thousands. One that was parsed
+/// has only this text.
 macro_rules! told_as {
     ($name:ident, $tell:ident, $info:ident => $text:expr, $read:ident => $field:ident: $value:expr) => {
         #[derive(Debug, Clone)]
@@ -178,7 +178,7 @@ pub(super) struct Question {
     range: Range,
 }
 
-/// What the store knows about a question.
+/// What the store found for a query.
 struct Found {
     stacks: Stacks,
     requests: u64,
@@ -186,7 +186,7 @@ struct Found {
 }
 
 impl Question {
-    /// Reads the parameters and fills in what is not said.
+    /// Reads the parameters and fills in defaults.
     pub(super) async fn read(web: &Web, params: &Params) -> Result<Question, ApiError> {
         let range = params.shared_range()?;
         let known = catalog::find_service(&web.store, params, range).await?;
@@ -282,7 +282,7 @@ impl Question {
         Ok(Found { stacks, requests, cost })
     }
 
-    /// Answers as `shape` says.
+    /// Answers in the given shape.
     pub(super) async fn answer(self, web: &Web, shape: Shape) -> Result<ProfileAnswer, ApiError> {
         let found = self.find(web, shape.shown()).await?;
         let own = web.own_code.of(&self.known.service).to_vec();
@@ -343,7 +343,7 @@ impl Question {
     }
 }
 
-/// How much of a profile is answered.
+/// How much of a profile is returned.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     /// Display limit of the tree.
@@ -354,7 +354,7 @@ pub(super) struct Shape {
     pub(super) node: Option<u64>,
 }
 
-/// What all answers about one profile hold.
+/// What all responses about one profile contain.
 pub(super) struct Described {
     pub(super) functions: Vec<ProfileFunction>,
     pub(super) functions_cut: FunctionsCut,
@@ -363,7 +363,7 @@ pub(super) struct Described {
 }
 
 impl Shape {
-    /// As the parameters say.
+    /// From the parameters.
     pub(super) fn read(params: &Params) -> Result<Shape, ApiError> {
         Ok(Shape {
             tree_limit: super::tree_limit(params)?,
@@ -372,7 +372,7 @@ impl Shape {
         })
     }
 
-    /// How many nodes are shown of the tree that is built; all, where a part is looked for in it.
+    /// How many nodes of the built tree are shown; all, if a part is searched for in it.
     pub(super) fn shown(&self) -> Option<usize> {
         self.tree_limit.filter(|_| self.node.is_none())
     }
@@ -384,7 +384,7 @@ impl Shape {
             Some(node) => Shown::below(stacks.tree().finish(None), node, self.tree_limit)?,
         };
         let total = stacks.total();
-        // By all functions of the question, so that a part of the tree is judged as the whole is.
+        // Based on all functions of the query, so that a part of the tree is judged like the whole.
         let program = Program::of(&stacks.resolved.functions, own);
         let named = shown.tree.functions.iter().zip(&shown.tree.totals);
         let unnamed: i64 = named

@@ -65,7 +65,7 @@ pub(super) struct ReleaseStats {
     resolved_ratio: f64,
 }
 
-/// What is known of a service's releases in a range.
+/// What is known about a service's releases in a range.
 pub(super) struct Figures {
     pub(super) known: KnownService,
     pub(super) range: Range,
@@ -73,7 +73,7 @@ pub(super) struct Figures {
     pub(super) served: Vec<RequestRow>,
     /// CPU of all windows.
     pub(super) cpu: Costs,
-    /// CPU and requests of the time that both signals cover.
+    /// CPU and requests in the time that both signals cover.
     pub(super) complete: Costs,
     /// Windows reported.
     pub(super) reports: Vec<ReportRow>,
@@ -82,7 +82,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Asks the store; what belongs to different steps is kept apart.
+    /// Queries the store; different steps are kept separate.
     pub(super) async fn fetch(web: &Web, known: KnownService, range: Range, step: Step) -> Result<Figures, ApiError> {
         let who = workloads_of(&known);
         let served = RequestQuery {
@@ -153,7 +153,7 @@ impl Figures {
     }
 }
 
-/// Whose CPU is shown of a release: the application's where it reports.
+/// The component whose CPU is shown for a release: the application if it reports.
 pub(super) fn component_of(components: &[Component]) -> Component {
     if components.contains(&Component::Application) {
         Component::Application
@@ -172,7 +172,7 @@ fn sum(costs: &Costs, version: &str, component: Component) -> Cost {
     sum
 }
 
-/// What a release reported, and how much of it counts where the CPU of a component is divided by requests.
+/// What a release reported, and how much of it counts when the CPU of a component is divided by requests.
 #[derive(Default)]
 struct Seen {
     windows: u64,

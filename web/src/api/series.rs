@@ -1,6 +1,6 @@
-//! `/api/v1/series`: a profile type over time, one series for each combination of labels asked for.
+//! `/api/v1/series`: a profile type over time, one series per combination of the requested labels.
 //!
-//! Guarantees: points of all series, those cut included, add up to what `/api/v1/merge` says of the same question (for
+//! Guarantees: the points of all series, including omitted ones, add up to `/api/v1/merge` for the same query (for
 //! `sum`); a step in which nothing was reported has no point. The number of points and of series is bounded.
 
 use axum::extract::{RawQuery, State};
@@ -32,7 +32,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     SERIES_LIMIT,
 ];
 
-/// Series when nothing is said, and at most.
+/// The default and the maximum number of series.
 const SERIES: (usize, usize) = (100, 1000);
 
 /// A profile type over time.

@@ -1,8 +1,9 @@
-//! `/api/v1/service`: everything the page of one service shows: releases, routes, windows, alerts.
+//! `/api/v1/service`: everything on the page of one service: releases, routes, windows, alerts.
 //!
-//! Guarantees: the CPU of a release's routes adds up to the release's (`(none)` is what belongs to no request);
-//! `cpu_ns_per_request` times `complete_requests`, before it is rounded, is `complete_cpu_ns`, per route. A release has at most [`MOST_POINTS`]
-//! points, however long the range: their requests and CPU are added up, and their quantiles are those of all of these requests.
+//! Guarantees: the CPU of a release's routes adds up to the release's (`(none)` is CPU outside of requests);
+//! `cpu_ns_per_request` times `complete_requests`, before rounding, is `complete_cpu_ns`, per route. A release has at
+//! most [`MOST_POINTS`] points, however long the range: their requests and CPU are added up, and their quantiles are
+//! those of all these requests.
 
 use std::collections::BTreeMap;
 
@@ -32,9 +33,10 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[SERVICE, NAMESPACE, FROM, TO];
 
-/// Most points of a release: about as many as a chart has room for.
+/// The most points of a release: about as many as fit into a chart.
 const MOST_POINTS: u32 = 400;
-/// From so many seconds on, points are quarters of an hour at least: the store has these added up.
+/// In ranges of at least this many seconds, points are at least quarters of an hour, which the store has
+/// pre-aggregated.
 const LONG_S: u32 = 16 * 3_600;
 const QUARTER_OF_HOUR_S: u32 = 900;
 
@@ -91,7 +93,7 @@ struct Point {
     cpu_ns_per_request: Option<f64>,
 }
 
-/// What is added up per row.
+/// The sums of a row.
 #[derive(Default)]
 struct Sums {
     red: Red,
@@ -99,7 +101,7 @@ struct Sums {
     complete: Cost,
 }
 
-/// Adds up requests and costs under a key of the caller's choice; what has no key is left out.
+/// Adds up requests and costs under a key chosen by the caller; what has no key is left out.
 fn group<K: Ord>(
     requests: &[(Component, &RequestRow)],
     figures: &Figures,
@@ -123,8 +125,8 @@ fn group<K: Ord>(
     sums
 }
 
-/// Length of steps for what was observed, in seconds: a day that has minutes of data shows them window by window. A step is
-/// no shorter than the windows that requests are usually counted in, because nothing is known of less.
+/// Length of steps for the observed time, in seconds: a day with minutes of data is shown window by window. A step is
+/// no shorter than the usual window of requests, because there is no finer data.
 fn step_s(range: Range, usual_window_s: u32) -> u32 {
     let at = |unix_s: i64| u32::try_from(unix_s.max(0)).unwrap_or(u32::MAX);
     let (first, last) = (at(range.from_unix_s), at(range.to_unix_s - 1));
@@ -154,7 +156,7 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
     let step_s = step_s(catalog::observed(&known.releases, range), usual_window_s);
     let step = Step::Seconds(step_s);
     let figures = Figures::fetch(&web, known, range, step).await?;
-    // A proxy's own report is counted once more under the proxy, where the application reports, too.
+    // A proxy's own report is also counted under the proxy if the application reports, too.
     let both = |c: &[Component]| c.contains(&Component::Application) && c.contains(&Component::Proxy);
     let carried = match figures.known.releases.iter().any(|r| both(&r.components)) {
         false => Vec::new(),
@@ -210,7 +212,7 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
     for row in &figures.reports {
         let at = (row.window_start_s, rank_of(&row.release.version));
         observed_s.insert(at, row.requests_s);
-        // A step without requests is a zero, and a step that nobody reported a gap.
+        // A step without requests is a zero, and a step that was not reported is a gap.
         if row.requests_s > 0 {
             series.entry(at).or_default();
         }

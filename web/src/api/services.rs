@@ -1,4 +1,4 @@
-//! `/api/v1/services`: what reports, in which releases.
+//! `/api/v1/services`: the reporting services and their releases.
 
 use std::collections::HashMap;
 
@@ -23,9 +23,9 @@ pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO];
 /// Reporting services.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Services {
-    /// By namespace and name; where there are very many, those that reported for longest in the range.
+    /// By namespace and name; if there are very many, those that reported longest in the range.
     services: Vec<Service>,
-    /// How many others there are.
+    /// Number of services left out.
     left_out: u64,
 }
 

@@ -1,8 +1,8 @@
-//! `POST /api/v1/releases`: whoever deploys states when a release began.
+//! `POST /api/v1/releases`: a deployment states when a release began.
 //!
-//! Guarantees: what was answered is on disk; the same call twice is one; a statement never makes a release newer that
-//! reported before, or was stated before: a rollback and a second deployment leave the order of releases as it was, and the
-//! answer says what counts.
+//! Guarantees: what was acknowledged is on disk; the same call twice counts once; a statement never makes a release
+//! newer than it was if it has already reported or been stated: a rollback and a second deployment leave the order of
+//! releases unchanged, and the response says what counts.
 
 use axum::{Json, extract::State};
 use emberline_model::Release;
@@ -17,23 +17,23 @@ use crate::{
     state::Web,
 };
 
-/// Most bytes of a call.
+/// The most bytes of a call.
 const MOST_BYTES: usize = 8 << 10;
-/// Most bytes of a name.
+/// The most bytes of a name.
 const MOST_NAME_BYTES: usize = 256;
 
 /// A release and when it began.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseStatement {
-    /// Name of the service, as it reports itself.
+    /// Service, as it names itself in its reports.
     service: String,
     /// Version, as the service reports it.
     version: String,
-    /// Namespace of the service; none when it is left out.
+    /// Namespace of the service; empty if omitted.
     #[serde(default)]
     namespace: String,
-    /// Unix seconds (a number, or text), `now`, or `now-15m`; now when it is left out.
+    /// Unix seconds (number or text), `now` or `now-15m`; `now` if omitted.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     time: Option<Time>,
@@ -47,22 +47,22 @@ enum Time {
     Text(String),
 }
 
-/// What counts.
+/// What counts now.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StatedRelease {
     namespace: String,
     service: String,
     version: String,
-    /// When the release began: what decides which release is newer.
+    /// When the release began; decides which release is newer.
     first_seen_ms: i64,
-    /// True: as it was stated. False: the release reported long before the time that was stated, and keeps its place.
+    /// True: as stated. False: the release already reported long before the stated time, and keeps its position.
     stated: bool,
 }
 
-/// States when a release began, so that its place among the releases does not depend on what its first process sent.
+/// States when a release began, so that its position among the releases does not depend on what its first process sent.
 ///
-/// There is no login yet: whoever reaches the port may call it, except pages of other sites in a browser (403). Without a
-/// statement a release began when it was first heard of.
+/// There is no login yet: anyone who can reach the port may call it, except pages of other sites in a browser (403).
+/// Without a statement, a release began when it was first seen.
 #[utoipa::path(post, path = "/api/v1/releases",
     request_body = ReleaseStatement,
     responses(
@@ -106,7 +106,7 @@ pub(crate) async fn state_release(
         version: statement.version,
     };
     let store = web.store.clone();
-    // It is on disk before it is answered.
+    // On disk before the response.
     let stated = tokio::task::spawn_blocking(move || {
         let beginning = store.state_release(&release, time_s as i64);
         (release, beginning)

@@ -1,4 +1,4 @@
-//! `/api/v1/status`: the server about itself.
+//! `/api/v1/status`: the server's own status.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `/api/v1/topology`: who calls whom, by release, with what both ends report.
+//! `/api/v1/topology`: who calls whom, by release, as reported by both ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,17 +25,17 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO, NAMESPACE];
 
-/// What is open is read from windows that begin at most so long before the end of the range.
+/// Open streams are read from windows that begin at most this long before the end of the range.
 const OPEN_SECONDS: i64 = 60;
 
 /// Batches of a window arrive within this time of its end, unless a sender is cut off.
 const ARRIVAL_SECONDS: i64 = 30;
 
-/// Services of an answer: what these become fits in what an answer may hold where memory is short.
+/// The most services in a response: what they become fits into a response's share even when memory is short.
 const MOST_SERVICES: usize = 1_000;
 
-/// What a row becomes at most, in bytes: an edge of one route between two releases of its own, and what the answer says of all
-/// three.
+/// What a row becomes at most, in bytes: an edge with one route between two releases of its own, and its part of the
+/// response.
 const ROW_BYTES: usize = 3_072;
 
 /// The call graph of a range.
@@ -44,8 +44,8 @@ pub(crate) struct Topology {
     /// One per release, and at most one each for unknown callers and callees.
     nodes: Vec<TopoNode>,
     edges: Vec<TopoEdge>,
-    /// Where there are very many services, only those that reported for longest in the range are here, with whom they call and who
-    /// calls them: how many others there are.
+    /// Number of services left out: if there are very many, only those that reported longest in the range are here,
+    /// with their callers and callees.
     left_out: u64,
     from_ms: i64,
     to_ms: i64,
@@ -75,9 +75,9 @@ struct TopoNode {
     quantiles: Quantiles,
     /// From complete windows; the application's if it reports, else the proxy's.
     cpu_ns_per_request: Option<f64>,
-    /// What it reports itself; null when it does not.
+    /// Its own report; null if there is none.
     served: Option<EdgeSide>,
-    /// What its callers report of it, also of what never arrived; null when none of them does.
+    /// Its callers' reports, which include requests that never arrived; null if there are none.
     called: Option<EdgeSide>,
     /// An alert about this release is firing.
     alert: bool,
@@ -198,7 +198,7 @@ impl TopoEdge {
     }
 }
 
-/// Releases, who calls whom, and where the cards stand.
+/// Releases, who calls whom, and the positions of the cards.
 #[utoipa::path(get, path = "/api/v1/topology", responses(
     (status = 200, body = Topology), (status = "default", body = ErrorBody),
 ))]
@@ -232,12 +232,12 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
         (Some(wanted), End::Named { namespace, .. }) => namespace == wanted,
         (Some(_), _) => false,
     };
-    // What rows become here: edges with their routes, and what the answer says of them.
+    // What rows become here: edges with their routes, and their part of the response.
     Holding::current().add((rows.len() * ROW_BYTES) as u64).await?;
     let mut edges = edges::join(rows);
     edges::add_open(&mut edges, &open);
     let edges_to = edges::by_callee(&edges);
-    // Neighbours in other namespaces stay in the picture, and with them the edges across.
+    // Neighbours in other namespaces stay in the picture, together with the edges to them.
     let shown = || {
         edges
             .iter()
@@ -311,21 +311,21 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     }))
 }
 
-/// The application's cost where it reports, else the proxy's.
+/// The application's cost if it reports, otherwise the proxy's.
 fn costs_by_release(costs: cost::Costs) -> BTreeMap<Release, Cost> {
     let mut by_component: BTreeMap<(Release, Component), Cost> = BTreeMap::new();
     for (key, cost) in costs {
         by_component.entry((key.release, key.component)).or_default().add(&cost);
     }
     let mut by_release = BTreeMap::new();
-    // The application's entry comes first and stays.
+    // The application's entry comes first and is kept.
     for ((release, _), cost) in by_component {
         by_release.entry(release).or_insert(cost);
     }
     by_release
 }
 
-/// Places of the cards; `ends` is sorted.
+/// Positions of the cards; `ends` is sorted.
 fn place<'a>(
     web: &Web,
     namespace: Option<&str>,

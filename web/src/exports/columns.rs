@@ -1,10 +1,10 @@
-//! Answers with their tree as typed arrays, for programs that draw: JsonSlabs, the container of the Firefox Profiler. The
-//! first slab is the answer as `format=json` gives it, where the columns of `tree` are references `{"$s": n}` to slabs.
+//! Responses with their tree as typed arrays, for programs that draw: JsonSlabs, the container of the Firefox Profiler.
+//! The first slab is the response of `format=json`, in which the columns of `tree` are references `{"$s": n}` to slabs.
 //!
-//! Guarantees: the same nodes in the same order as in JSON, the same values: `scale` times what stands in a column of self
-//! values, which is u32 where that is exact and f64 else. Left out on purpose: totals. A node's total is its self value
-//! plus the totals of its children, and its children are the nodes after it that are one deeper, up to the first that
-//! is not deeper: depth and preorder say all of it.
+//! Guarantees: the same nodes in the same order as in JSON, with the same values: `scale` times the contents of a
+//! column of self values, which is u32 if that is exact and f64 otherwise. Omitted on purpose: totals. A node's total
+//! is its self value plus the totals of its children, and its children are the nodes after it that are one level
+//! deeper, up to the first that is not deeper: depth and preorder determine all of it.
 
 use json_slabs::{Builder, SlabPlaceholder};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::http::error::ApiError;
 
-/// What such an answer is called.
+/// The content type.
 pub(crate) const CONTENT_TYPE: &str = "application/vnd.emberline.columns";
 
 /// A tree, column by column.
@@ -26,9 +26,9 @@ pub(crate) struct Columns {
     pub(crate) kind: Vec<u8>,
     /// Columns of self values, with their names.
     pub(crate) self_values: Vec<(&'static str, Vec<i64>)>,
-    /// Of comparisons: rows of the function table.
+    /// For comparisons: rows of the function table.
     pub(crate) function: Option<Vec<i32>>,
-    /// Of all nodes: what to ask for to see what was cut there; empty for those that are not cut.
+    /// For all nodes: what to query to see what was cut there; empty for other nodes.
     pub(crate) node: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// What all values are multiples of, when the multiples fit into 32 bits.
+/// The common factor of all values, if the quotients fit into 32 bits.
 fn exact_scale(columns: &[(&'static str, Vec<i64>)]) -> Option<u64> {
     let (mut common, mut largest) = (0, 0);
     for &value in columns.iter().flat_map(|(_, values)| values) {
@@ -55,7 +55,7 @@ fn reference(slab: SlabPlaceholder) -> Value {
     json!({ "$s": slab.0 })
 }
 
-/// Writes an answer whose `tree` was left empty.
+/// Writes a response whose `tree` was left empty.
 pub(crate) fn write(answer: &impl Serialize, tree: Columns) -> Result<Vec<u8>, ApiError> {
     let mut skeleton = serde_json::to_value(answer)
         .map_err(|error| ApiError::internal(format!("cannot encode the response: {error}")))?;
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// Self values of an answer, as a reader computes them.
+    /// Self values of a response, as a reader computes them.
     fn read(bytes: &[u8], name: &str) -> Vec<f64> {
         let file = ParsedFile::parse(bytes).unwrap();
         let root: Value = serde_json::from_slice(file.root_json_bytes()).unwrap();

@@ -1,9 +1,9 @@
 //! The Firefox Profiler's processed profile format, version 48: one thread per side, whose samples are the stacks of
-//! the tree. The reader upgrades older versions, so this one stays readable.
+//! the tree. Readers upgrade older versions, so this one stays readable.
 //!
-//! Guarantee: the weights of a thread add up to the API's total of that side; nanoseconds are written as milliseconds,
-//! the only unit of time the format weighs by. Wrong on purpose: a sum has no times, so the time of a sample is where
-//! it would lie if all stacks had run one after the other, and a stack of more than 2^53 ns loses its last digits.
+//! Guarantee: the weights of a thread add up to the API's total for that side; nanoseconds are written as milliseconds,
+//! the format's only unit of time for weights. Wrong on purpose: a sum has no times, so a sample is placed as if all
+//! stacks had run one after the other, and a stack of more than 2^53 ns loses its last digits.
 
 use std::collections::HashMap;
 
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use super::UNKNOWN;
 use crate::http::error::ApiError;
 
-/// The version of the format that is written.
+/// The version written.
 const VERSION: u32 = 48;
 
-/// Names and colours of the categories; the format asks for a grey one, the default.
+/// Names and colours of the categories; the format requires a grey one, the default.
 const CATEGORIES: [(&str, &str); 2] = [("Other", "grey"), ("Library", "lightblue")];
 
 /// Strings of a thread, each once.
@@ -40,14 +40,14 @@ impl Strings {
     }
 }
 
-/// Tables that all threads of one tree have in common.
+/// Tables shared by all threads of one tree.
 struct Tables {
     strings: Vec<String>,
     stacks: Value,
     frames: Value,
     functions: Value,
     resources: Value,
-    /// Row of the stack table of each node; the root's is that of code without a function.
+    /// Row of the stack table for each node; the root's is that of code without a function.
     stack_of_node: Vec<Option<usize>>,
 }
 
@@ -86,7 +86,7 @@ impl Tables {
                     continue;
                 }
                 NodeKind::Root => (unknown, None),
-                // Exports are written from trees that were not cut.
+                // Exports are written from uncut trees.
                 NodeKind::Cut(_) => {
                     stack_of_node.push(None);
                     continue;
@@ -126,7 +126,7 @@ impl Tables {
             resources: json!({
                 "length": resource_names.len(), "lib": vec![Value::Null; resource_names.len()],
                 "host": vec![Value::Null; resource_names.len()],
-                // 1 stands for a library.
+                // 1 means library.
                 "type": vec![1; resource_names.len()], "name": resource_names,
             }),
             stack_of_node,
@@ -175,7 +175,7 @@ impl Tables {
     }
 }
 
-/// Writes a tree; `sides` names the sides that are written, from side 0 on. `from_ms` is when the profile began.
+/// Writes a tree; `sides` names the sides to write, starting with side 0. `from_ms` is when the profile began.
 pub(crate) fn write(
     tree: &FlameTree,
     title: &str,

@@ -1,6 +1,6 @@
 //! Folded stacks: one line per stack, `outer;inner value`, for comparisons `outer;inner baseline candidate`.
-//! Guarantees: the values add up to the total; the first line of a profile is a comment that says what they are, so that it
-//! can be sent back. Wrong on purpose: `;` in a name becomes `,`, since it separates frames.
+//! Guarantees: the values add up to the total; the first line of a profile is a comment that says what they are, so
+//! that the file can be uploaded again. Wrong on purpose: `;` in a name becomes `,`, since it separates frames.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ pub(crate) fn profile(tree: &FlameTree, profile_type: &ProfileType) -> String {
     text
 }
 
-/// Writes a comparison: two values a line.
+/// Writes a comparison: two values per line.
 pub(crate) fn comparison(tree: &FlameTree) -> String {
     let mut text = String::new();
     for (stack, [baseline, candidate]) in lines(tree) {

@@ -1,12 +1,12 @@
-//! A page that holds a flame graph and what it says, in one file without outside references, to keep or to send.
+//! A page with a flame graph and its description, in one file without external references, to keep or to send.
 
 use super::Labels;
 use crate::http::error::ApiError;
 
-/// Wraps a picture of [`super::svg`]; `sentence` stands above it unless it is empty.
+/// Wraps a picture of [`super::svg`]; `sentence` is shown above it unless it is empty.
 pub(crate) fn page(svg: Vec<u8>, labels: &Labels<'_>, sentence: &str) -> Result<Vec<u8>, ApiError> {
     let svg = String::from_utf8(svg).map_err(|_| ApiError::internal("the flame graph is not UTF-8"))?;
-    // The XML prolog and the document type (an address on another host) have no place inside a page.
+    // The XML prolog and the document type (a URL on another host) do not belong inside a page.
     let from = svg
         .find("<svg")
         .ok_or_else(|| ApiError::internal("the flame graph contains no image"))?;

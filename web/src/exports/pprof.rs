@@ -9,7 +9,7 @@ use emberline_storage::Range;
 
 use super::stacks_of;
 
-/// Writes a tree; with `both` two values per stack. `range` becomes the file's time and duration.
+/// Writes a tree; two values per stack with `both`. `range` becomes the file's time and duration.
 pub(crate) fn write(tree: &FlameTree, profile_type: &ProfileType, range: Range, both: bool) -> Vec<u8> {
     const NS: i64 = 1_000_000_000;
     let (resolved, rows) = stacks_of(tree);

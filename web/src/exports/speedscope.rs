@@ -1,7 +1,7 @@
 //! speedscope's file format (`https://www.speedscope.app/file-format-schema.json`): one `sampled` profile per side.
 //!
-//! Guarantee: the weights of a profile add up to the API's total of that side. Wrong on purpose: readers hold numbers
-//! as doubles, so a single stack of more than 2^53 units loses its last digits there (that is 104 days of CPU).
+//! Guarantee: the weights of a profile add up to the API's total for that side. Wrong on purpose: readers use doubles,
+//! so a single stack of more than 2^53 units loses its last digits there (104 days of CPU).
 
 use emberline_model::tree::FlameTree;
 use serde::Serialize;
@@ -47,7 +47,7 @@ struct Sampled<'a> {
     weights: Vec<i64>,
 }
 
-/// Writes a tree; `sides` names the sides that are written, from side 0 on. The last one is shown first.
+/// Writes a tree; `sides` names the sides to write, starting with side 0. The last one is shown first.
 pub(crate) fn write(tree: &FlameTree, title: &str, sides: &[&str], unit: &str) -> Result<Vec<u8>, ApiError> {
     let mut frames: Vec<Frame<'_>> = tree
         .functions
@@ -92,7 +92,7 @@ pub(crate) fn write(tree: &FlameTree, title: &str, sides: &[&str], unit: &str) -
     serde_json::to_vec(&file).map_err(|error| ApiError::internal(format!("cannot encode the profile: {error}")))
 }
 
-/// The format's word for a unit; it has none for counts.
+/// The format's name for a unit; it has none for counts.
 fn unit_of(unit: &str) -> &'static str {
     match unit {
         "nanoseconds" => "nanoseconds",

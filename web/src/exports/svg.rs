@@ -1,7 +1,7 @@
-//! Flame graphs as SVG, by the `inferno` crate: the only module that uses it.
+//! Flame graphs as SVG, drawn by the `inferno` crate: the only module that uses it.
 //!
-//! Guarantee: well-formed XML whatever names hold. Wrong on purpose: the width of a comparison's frame is the
-//! candidate's cost, as differential flame graphs have it, so a function that is gone has no width; the JSON tree
+//! Guarantee: well-formed XML whatever names contain. Wrong on purpose: the width of a comparison's frame is the
+//! candidate's cost, as is usual for differential flame graphs, so a function that is gone has no width; the JSON tree
 //! and the page show both sides.
 
 use emberline_model::tree::FlameTree;
@@ -21,8 +21,8 @@ pub(crate) fn profile(tree: &FlameTree, labels: &Labels<'_>) -> Result<Vec<u8>, 
     )
 }
 
-/// Draws a comparison: widths are the candidate's, colours the difference. The baseline is scaled by the ratio of
-/// the divisors (`[baseline, candidate]`), so that equal costs per request have no colour at unequal loads.
+/// Draws a comparison: widths are the candidate's, colours the difference. The baseline is scaled by the ratio of the
+/// divisors (`[baseline, candidate]`), so that equal costs per request have no colour even if loads differ.
 pub(crate) fn diff(tree: &FlameTree, divisors: [f64; 2], labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {
     let scale = if divisors[0] > 0.0 && divisors[1] > 0.0 {
         divisors[1] / divisors[0]
@@ -56,7 +56,7 @@ fn draw(lines: &[String], labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {
     Ok(picture)
 }
 
-/// Characters that XML cannot hold become visible ones.
+/// Replaces characters that XML cannot contain by visible ones.
 fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {

@@ -1,5 +1,5 @@
-//! What a caller is told when query failed. Guarantee: every failure of the API is JSON of one shape,
-//! with a code that programs can match, a sentence that says what to do, and whether asking again can help.
+//! What a client is told when a query failed. Guarantee: every error of the API is JSON of one shape, with a code that
+//! programs can match, a sentence that says what to do, and whether retrying can help.
 
 use axum::{
     Json,
@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Why there is no answer.
+/// Why a query failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -43,7 +43,7 @@ pub struct ErrorDetail {
 }
 
 impl ApiError {
-    /// The question itself is wrong.
+    /// The query itself is wrong.
     pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> ApiError {
         ApiError {
             status: StatusCode::BAD_REQUEST,
@@ -53,7 +53,7 @@ impl ApiError {
         }
     }
 
-    /// The question is about something that is not known.
+    /// The query refers to something unknown.
     pub(crate) fn not_found(code: &'static str, message: impl Into<String>) -> ApiError {
         ApiError {
             status: StatusCode::NOT_FOUND,
@@ -63,7 +63,7 @@ impl ApiError {
         }
     }
 
-    /// A mistake of this program.
+    /// A bug in this program.
     pub(crate) fn internal(message: impl Into<String>) -> ApiError {
         ApiError {
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -74,7 +74,7 @@ impl ApiError {
     }
 }
 
-/// A caller's text, cut so that a message cannot be made long.
+/// A client's text, truncated so that a message cannot be made long.
 pub(crate) fn shorten(text: &str) -> String {
     let cut: String = text
         .chars()
@@ -88,7 +88,7 @@ pub(crate) fn shorten(text: &str) -> String {
     }
 }
 
-/// Why a question was refused that could be answered if there were fewer or more memory; goes with the response, to be
+/// Why a query was refused that could be answered with fewer of them or more memory; attached to the response, to be
 /// counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refusal(pub(crate) &'static str);

@@ -1,18 +1,17 @@
-//! How many questions are asked at a time, by whom and for how long, so that a crowd costs a bounded amount of memory and
-//! one asker cannot keep the others from asking.
+//! How many queries run at a time, by whom and for how long, so that a crowd costs a bounded amount of memory and one
+//! client cannot lock out the others.
 //!
-//! Guarantees: at most [`Bounds::max_questions`] requests are under way, waiting
-//! included, and of one address at most half as many; more are refused at once (503, 429) and can be asked again. Of heavy
-//! ones [`HEAVY_AT_ONCE`] are answered at a time, the addresses taking turns, and none waits longer than [`LONGEST_WAIT`];
-//! light ones never wait for their turn, so that lists and the status are there while somebody asks for everything. Heavy ones
-//! count what they hold ([`Bounds::answer_memory_bytes`]), and keep their turn until
-//! all work for them has ended, also when nobody waits for the answer any more. A request that
-//! takes longer than [`Bounds::max_request_seconds`] with everything it waits for
-//! is dropped, and its questions in the store with it. A request whose connection is closed is dropped, too, and counted.
-//! Large answers that nobody has taken yet hold at most [`Bounds::max_answer_bytes`]
-//! together; a larger one is refused. Health, metrics and pages are never refused.
+//! Guarantees: at most [`Bounds::max_questions`] requests are in progress, including waiting ones, and at most half as
+//! many from one address; more are refused at once (503, 429) and can be retried. [`HEAVY_AT_ONCE`] heavy ones are
+//! answered at a time, the addresses taking turns, and none waits longer than [`LONGEST_WAIT`]; light ones never wait
+//! for their turn, so that lists and the status work while somebody queries everything. Heavy ones count the memory
+//! they hold ([`Bounds::answer_memory_bytes`]), and keep their turn until all work for them has ended, even if nobody
+//! waits for the response any more. A request that takes longer than [`Bounds::max_request_seconds`], including all
+//! waiting, is dropped together with its queries in the store. A request whose connection is closed is dropped, too,
+//! and counted. Large responses that have not been read yet take at most [`Bounds::max_answer_bytes`] together; a
+//! larger one is refused. Health, metrics and pages are never refused.
 //!
-//! Wrong on purpose: askers behind one proxy are one address; a network of IPv6 (/64) is one, too.
+//! Wrong on purpose: clients behind one proxy are one address; an IPv6 network (/64) is one, too.
 
 use std::{
     collections::BTreeSet,
@@ -44,30 +43,30 @@ use super::{
     places::{Asker, Full, HEAVY_AT_ONCE, Places},
 };
 
-/// The largest body of a question, packed or not.
+/// The largest body of a query, before and after decompression.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
-/// How long a heavy question waits for its turn.
+/// How long a heavy query waits for its turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// How long a question with a body may take to arrive.
+/// How long the body of a query may take to arrive.
 const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);
-/// Answers up to this size are not counted: connections are bounded, and each sends one at a time.
+/// Responses up to this size are not counted: connections are bounded, and each sends one at a time.
 const SMALL_ANSWER: u64 = 16 << 10;
 
-/// How much may be asked at a time.
+/// How much may be queried at a time.
 pub(crate) struct Bounds {
-    /// Requests of the API under way at most, those that wait for the store included.
+    /// The most API requests in progress, including those waiting for the store.
     pub(crate) max_questions: usize,
-    /// Seconds a request may take with everything it waits for.
+    /// The longest time of a request in seconds, including all waiting.
     pub(crate) max_request_seconds: u64,
-    /// Bytes of large answers that were not taken yet, of all requests together.
+    /// Bytes of large responses not read yet, all requests together.
     pub(crate) max_answer_bytes: u64,
-    /// Bytes that answers to heavy questions may hold together while they are put together.
+    /// Bytes that responses to heavy queries may take together while they are built.
     pub(crate) answer_memory_bytes: u64,
-    /// Routes of questions that are answered from lists and counters that are kept.
+    /// Routes answered from lists and counters in memory.
     pub(crate) light: BTreeSet<String>,
 }
 
-/// The bounds, and what is taken of them.
+/// The limits, and what is in use.
 pub(crate) struct Limits {
     bounds: Bounds,
     places: Arc<Places>,
@@ -92,7 +91,7 @@ fn asker(request: &Request) -> Asker {
     Some(host_of(address.ip()))
 }
 
-/// A body that holds its room until it is sent or its reader is gone.
+/// A body that keeps its room until it is sent or its reader is gone.
 struct Held {
     body: Body,
     _room: OwnedSemaphorePermit,
@@ -115,7 +114,7 @@ impl HttpBody for Held {
     }
 }
 
-/// Lets a request through when there is room, for as long as it may take.
+/// Lets a request through if there is room, for as long as it may take.
 pub(crate) async fn hold(State(limits): State<Arc<Limits>>, request: Request, next: Next) -> Response {
     let asker = asker(&request);
     let _place = match limits.places.take(asker) {
@@ -182,7 +181,7 @@ pub(crate) async fn hold(State(limits): State<Arc<Limits>>, request: Request, ne
     }
 }
 
-/// The request with what its handler reads of a body already there: whoever sends slowly takes nobody's turn.
+/// The request with its body, as far as its handler needs it, already read: slow senders take nobody's turn.
 async fn arrived(request: Request) -> Result<Request, ApiError> {
     if request.body().is_end_stream() {
         return Ok(request);
@@ -223,7 +222,7 @@ async fn arrived(request: Request) -> Result<Request, ApiError> {
     Ok(Request::from_parts(parts, body))
 }
 
-/// The answer with its room, if it is large.
+/// The response with its room, if it is large.
 async fn in_room(limits: &Limits, response: Response) -> Response {
     if let Some(Refusal(reason)) = response.extensions().get() {
         limits.metrics.refuse(reason);

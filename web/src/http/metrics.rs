@@ -1,5 +1,5 @@
-//! What the web service counts about itself. Guarantee: labels are bounded (an address counts under the route that answered
-//! it, never under its own text).
+//! The web service's own metrics. Guarantee: labels are bounded (a URL counts under the route that answered it, never
+//! under its own text).
 
 use std::{sync::Arc, time::Instant};
 
@@ -32,10 +32,10 @@ struct Refused {
 
 type Durations = Family<Endpoint, Histogram, fn() -> Histogram>;
 
-/// What the web service counts about itself.
+/// The web service's own metrics.
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
-    /// All of it.
+    /// All of them.
     pub(crate) registry: Registry,
     requests: Family<Asked, Counter>,
     durations: Durations,
@@ -44,14 +44,14 @@ pub(crate) struct HttpMetrics {
     refused: Family<Refused, Counter>,
 }
 
-/// A question under way; one that is dropped without an answer was abandoned by whoever asked it.
+/// A query in progress; one that is dropped without a response was abandoned by its client.
 pub(crate) struct Running {
     running: Gauge,
     abandoned: Option<Counter>,
 }
 
 impl Running {
-    /// There is an answer, or a refusal.
+    /// There is a response, or a refusal.
     pub(crate) fn answered(mut self) {
         self.abandoned = None;
     }
@@ -95,7 +95,7 @@ impl HttpMetrics {
             abandoned.clone(),
         );
         let refused = Family::<Refused, Counter>::default();
-        // There from the start, so that the first one is seen as growth.
+        // Present from the start, so that the first one is seen as an increase.
         for reason in ["all", "asker", "turn", "readers"] {
             drop(refused.get_or_create(&Refused { reason }));
         }
@@ -114,12 +114,12 @@ impl HttpMetrics {
         }
     }
 
-    /// Counts a question that is refused because of others.
+    /// Counts a query refused because of others.
     pub(crate) fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&Refused { reason }).inc();
     }
 
-    /// Counts a question until it is answered or dropped.
+    /// Counts a query until it is answered or dropped.
     pub(crate) fn begin(&self) -> Running {
         self.running.inc();
         Running {

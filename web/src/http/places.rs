@@ -1,7 +1,7 @@
-//! Places for questions and turns for heavy ones, divided among those who ask.
+//! Slots for queries and turns for heavy ones, divided among the clients.
 //!
-//! Guarantees: one asker has at most half of the places; of heavy questions [`HEAVY_AT_ONCE`] have their turn, the askers
-//! one after the other; whoever leaves while it waits is passed over, and what it was given is passed on.
+//! Guarantees: one client has at most half of the slots; [`HEAVY_AT_ONCE`] heavy queries have their turn at a time,
+//! with clients taking turns; a query that leaves while it waits is skipped, and what it was given is passed on.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,22 +13,22 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Heavy questions that are answered at a time, as many as the store answers: the trees of a third only take memory.
+/// Heavy queries answered at a time, as many as the store answers: the trees of a third would only take memory.
 pub(super) const HEAVY_AT_ONCE: usize = 2;
-/// How long a large answer waits for others to be taken.
+/// How long a large response waits for others to be read.
 const LONGEST_WAIT_FOR_READERS: Duration = Duration::from_secs(5);
-/// What is counted in one piece.
+/// The unit of counting.
 const PIECE: u64 = 1 << 10;
 
-/// Who asks; requests that came over no connection are one asker.
+/// A client; requests without a connection are one client.
 pub(super) type Asker = Option<IpAddr>;
 
-/// The places for questions.
+/// The slots for queries.
 #[derive(Debug)]
 pub(super) struct Places {
     taken: Mutex<Taken>,
     max: usize,
-    /// Of one asker.
+    /// Per client.
     pub(super) max_of_one: usize,
     answers: Arc<Semaphore>,
     answer_pieces: usize,
@@ -36,24 +36,24 @@ pub(super) struct Places {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// Under way, by asker.
+    /// In progress, by client.
     of: HashMap<Asker, usize>,
     all: usize,
     heavy: usize,
-    /// Askers with heavy questions that wait, in the order of their turns.
+    /// Clients with waiting heavy queries, in the order of their turns.
     waiting: VecDeque<(Asker, VecDeque<oneshot::Sender<()>>)>,
 }
 
-/// A question under way.
+/// A query in progress.
 pub(super) struct Place<'p> {
     places: &'p Places,
     asker: Asker,
 }
 
-/// A heavy one whose turn it is.
+/// A heavy query whose turn it is.
 pub(super) struct Turn(Arc<Places>);
 
-/// Why a question is refused.
+/// Why a query is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     All,
@@ -73,7 +73,7 @@ impl Places {
         }
     }
 
-    /// Takes a place, given back when it is dropped.
+    /// Takes a slot, given back when dropped.
     pub(super) fn take(&self, asker: Asker) -> Result<Place<'_>, Full> {
         let mut taken = self.taken.lock();
         if taken.all >= self.max {
@@ -88,7 +88,7 @@ impl Places {
         Ok(Place { places: self, asker })
     }
 
-    /// Waits for the turn of a heavy question.
+    /// Waits for a heavy query's turn.
     pub(super) async fn turn(self: &Arc<Self>, asker: Asker) -> Turn {
         let told = {
             let mut taken = self.taken.lock();
@@ -104,7 +104,7 @@ impl Places {
             told
         };
         let mut told = Told { places: self, told };
-        // The other end is kept until it is told.
+        // The other end is kept until the turn is granted.
         let _ = (&mut told.told).await;
         Turn(Arc::clone(self))
     }
@@ -116,7 +116,7 @@ impl Places {
             if !queue.is_empty() {
                 taken.waiting.push_back((asker, queue));
             }
-            // Whoever has left is passed over.
+            // A query that has left is skipped.
             if next.is_some_and(|next| next.send(()).is_ok()) {
                 return;
             }
@@ -124,7 +124,7 @@ impl Places {
         taken.heavy -= 1;
     }
 
-    /// Room for an answer until it is taken.
+    /// Room for a response until it is read.
     pub(super) async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let pieces = usize::try_from(bytes / PIECE)
             .unwrap_or(usize::MAX)
@@ -153,7 +153,7 @@ impl Drop for Turn {
     }
 }
 
-/// One who waits; if it leaves in the moment in which it is told, the turn is passed on.
+/// A waiting query; if it leaves at the moment when it is granted its turn, the turn is passed on.
 struct Told<'p> {
     places: &'p Places,
     told: oneshot::Receiver<()>,
@@ -161,7 +161,7 @@ struct Told<'p> {
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
-        // Told and taken is over: nothing more comes then.
+        // Granted and received: nothing more will arrive.
         self.told.close();
         if self.told.try_recv().is_ok() {
             return self.places.pass_on();
@@ -229,7 +229,7 @@ mod tests {
             assert!(now.is_none());
             Some(waiting)
         });
-        // The second of the first address leaves.
+        // The second query of the first address leaves.
         queue[1] = None;
         while let Some(turn) = turns.pop() {
             drop(turn);
@@ -244,7 +244,7 @@ mod tests {
         }
         assert_eq!(order.borrow()[HEAVY_AT_ONCE..], ["a1", "b1", "a3"]);
         assert_eq!(places.taken.lock().heavy, 0);
-        // One that is told and leaves before it looks passes its turn on.
+        // A query that leaves after its turn was granted but not noticed passes it on.
         let held: Vec<_> = (0..HEAVY_AT_ONCE).map(|_| wait(1, "x").1.unwrap()).collect();
         let (leaving, _) = wait(1, "leaving");
         drop(held);

@@ -1,18 +1,21 @@
-//! Whom browsers may ask on behalf of: the one layer in front of every port that speaks HTTP to browsers.
+//! Cross-site protection: the one layer in front of every port that speaks HTTP to browsers.
 //!
-//! Guarantees: a page of another site neither changes nor learns anything. What it sends is refused before anything is
-//! read or computed: browsers say where a request comes from (`Sec-Fetch-Site`, and `Origin` where the former is not sent,
-//! which is on plain HTTP to anything but this machine), and pages cannot say it differently. Only following a link to a page
-//! is let through. A name of another site that leads to this server's address (DNS rebinding) is refused by its `Host`. Every
-//! answer, errors too, is for pages of this server alone (`Cross-Origin-Resource-Policy`), so that what no header tells from
-//! a link, a picture over plain HTTP for example, loads nothing there; no answer is taken for another type than it has.
+//! Guarantees: a page of another site neither changes nor learns anything. Its requests are refused before anything is
+//! read or computed: browsers say where a request comes from (`Sec-Fetch-Site`, or `Origin` if the former is not sent,
+//! which is the case on plain HTTP to anything but this machine), and pages cannot forge that. Only following a link to
+//! a page is allowed. A name of another site that resolves to this server's address (DNS rebinding) is refused by its
+//! `Host`. Every response, even an error, is for pages of this server only (`Cross-Origin-Resource-Policy`), so that
+//! requests that no header distinguishes from a link, such as a picture over plain HTTP, load nothing there; no
+//! response is interpreted as another type than its own.
 //!
-//! Programs are no browsers: they send none of these headers, and a page cannot make them. SDKs, proxies, `curl` and
-//! Grafana's server are let through whatever name they call this server by (`emberline:4318`, `emberline.monitoring.svc`), so
-//! a request counts as a browser's by `Sec-Fetch-*`, `Origin` or a `User-Agent` that begins with `Mozilla/`.
+//! Programs are not browsers: they send none of these headers, and a page cannot imitate them. SDKs, proxies, `curl`
+//! and Grafana's server are allowed whatever name they use for this server (`emberline:4318`,
+//! `emberline.monitoring.svc`), so a request counts as a browser's by `Sec-Fetch-*`, `Origin` or a `User-Agent` that
+//! begins with `Mozilla/`.
 //!
-//! Host names: addresses, `localhost`, and names that nobody can register for others to look up (one label; `.svc`,
-//! `.cluster.local`) are allowed beside those that are set. There are no users yet: whoever reaches the port may ask.
+//! Host names: addresses, `localhost`, and names that nobody can register publicly (one label; `.svc`,
+//! `.cluster.local`) are allowed in addition to the configured ones. There are no users yet: anyone who can reach the
+//! port may query.
 //!
 //! Sources: Fetch Metadata Request Headers (W3C), sections 2.1 to 2.4; Fetch (WHATWG), `Cross-Origin-Resource-Policy`
 //! and `Origin`; RFC 9110, section 15.5.20 (421).
@@ -29,33 +32,32 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, 
 
 use crate::http::error::{ApiError, shorten};
 
-/// On every answer.
+/// On every response.
 const HEADERS: [(HeaderName, &str); 3] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
 
-/// Where no page is, so that nobody follows a link to it.
+/// Paths without pages, to which no link may lead.
 const NO_PAGES: [&str; 6] = ["/api/", "/-/", "/metrics", "/pyroscope/", "/querier.", "/v1"];
 
-/// Ends of names that no public name server answers for.
+/// Suffixes of names that no public name server answers for.
 const NAMES_OF_CLUSTERS: [&str; 2] = [".svc", ".cluster.local"];
 
-/// Names by which browsers may call this server, beside addresses and names that cannot be anybody else's.
+/// Names by which browsers may call this server, in addition to addresses and names that cannot be anyone else's.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedHosts(BTreeSet<String>);
 
 impl AllowedHosts {
-    /// From names of hosts (`--allowed-host`) and the address by which people reach the server (`--external-url`). Fails with
-    /// the text that is neither.
+    /// From host names (`--allowed-host`) and the public URL (`--external-url`). Fails with the text that is neither.
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>, url: Option<&str>) -> Result<AllowedHosts, String> {
         let mut hosts = BTreeSet::new();
         for name in names {
             let authority: Authority = name.parse().map_err(|_| name.to_owned())?;
             hosts.insert(authority.host().to_ascii_lowercase());
         }
-        // A path or a scheme alone names no host, and is good enough for links.
+        // A path or a scheme alone names no host, but is good enough for links.
         let of_url = url.and_then(|url| url.parse::<Uri>().ok());
         hosts.extend(of_url.and_then(|uri| uri.host().map(str::to_ascii_lowercase)));
         Ok(AllowedHosts(hosts))
@@ -92,7 +94,7 @@ async fn guard(State(hosts): State<Arc<AllowedHosts>>, request: Request, next: N
     response
 }
 
-/// Refuses what a page of another site asked for, and what was meant for another host.
+/// Refuses requests from pages of other sites, and those meant for another host.
 fn check(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &AllowedHosts) -> Result<(), ApiError> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let (site, origin) = (text("sec-fetch-site"), text("origin"));
@@ -102,7 +104,7 @@ fn check(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &AllowedHosts) 
     if !is_browser {
         return Ok(());
     }
-    // HTTP/2 says it in the address.
+    // In HTTP/2 it is in the URI.
     let named = uri.authority().map(Authority::as_str).or_else(|| text("host"));
     if let Some(named) = named {
         let host = named.parse::<Authority>().ok();
@@ -118,10 +120,10 @@ fn check(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &AllowedHosts) 
     let is_ours = match (site, origin) {
         (Some(site), _) => matches!(site, "same-origin" | "none") || follows_link(),
         (None, Some(origin)) => {
-            // `null` would be the name of a host.
+            // `null` would parse as a host name.
             let uri = origin.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some());
             let authority = uri.and_then(|uri| uri.authority().cloned());
-            // Behind a proxy that checks users, pages come from the address that is set.
+            // Behind an authenticating proxy, pages come from the configured URL.
             authority.is_some_and(|authority| {
                 named.is_some_and(|host| host.eq_ignore_ascii_case(authority.as_str()))
                     || hosts.is_set(authority.host())
@@ -191,7 +193,7 @@ mod tests {
             (vec![("origin", "null"), ("host", "here:4040")], false),
             (vec![("origin", "null"), ("host", "null")], false),
             (vec![("origin", "http://here:4040")], false),
-            // A proxy in front that calls this server by another name than people do.
+            // A proxy in front that uses another name for this server than people do.
             (
                 vec![("origin", "https://emberline.example.com"), ("host", "127.0.0.1:4040")],
                 true,

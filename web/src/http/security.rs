@@ -1,10 +1,10 @@
-//! Headers that answers of the pages and the API carry beside those of [`crate::http::same_site`]. Guarantee: no page of this
-//! server runs a script or reaches a host that is not this server, whatever names telemetry brings in.
+//! Headers of pages and API responses, in addition to those of [`crate::http::same_site`]. Guarantee: no page of this
+//! server runs a foreign script or contacts another host, whatever names telemetry contains.
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{HeaderName, HeaderValue, header};
 
-/// Inline styles are allowed because sizes of drawn parts are set in them; inline scripts never.
+/// Inline styles are allowed because they set the sizes of drawn elements; inline scripts never are.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'self'; frame-ancestors 'none'; form-action 'none'";
 
 const HEADERS: [(HeaderName, &str); 2] = [
@@ -12,7 +12,7 @@ const HEADERS: [(HeaderName, &str); 2] = [
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 
-/// Adds the headers; answers of the API are not to be kept by caches.
+/// Adds the headers; API responses must not be cached.
 pub(crate) async fn add_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

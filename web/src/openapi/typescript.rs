@@ -1,17 +1,17 @@
-//! The answers of the API as TypeScript: `web/ui/src/api.generated.ts`, which the pages are checked against.
+//! The API's responses as TypeScript: `web/ui/src/api.generated.ts`, which the pages are type-checked against.
 //!
-//! Guarantees: every answer to a `GET` and all that it holds is there, with the parameters of its question; a schema of a
-//! kind that is not known here is an error, never `any`. Every field of an answer is always sent (a test of this crate holds
+//! Guarantees: every response to a `GET` and all its parts are included, with the parameters of its query; an unknown
+//! kind of schema is an error, never `any`. Every field of a response is always sent (a test of this crate checks
 //! that), so none is optional.
 //!
-//! Written here rather than by openapi-typescript 7: that needs the programming interface of TypeScript 5, which the
+//! Hand-written instead of openapi-typescript 7: that needs the programming interface of TypeScript 5, which the
 //! TypeScript 7 of the pages no longer has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-const HEAD: &str = "// Generated from the types of the server; do not edit. To generate it again:
+const HEAD: &str = "// Generated from the types of the server; do not edit. To regenerate it:
 // cargo build --release --workspace --example api_types && target/release/examples/api_types > web/ui/src/api.generated.ts
 ";
 
@@ -69,7 +69,7 @@ fn comment(schema: &Value, end: &str) -> String {
     }
 }
 
-/// The fields of an object, a line each.
+/// The fields of an object, one per line.
 fn fields(schema: &Value, wanted: &mut BTreeSet<String>) -> Result<String, String> {
     let all: BTreeMap<_, _> = schema["properties"].as_object().into_iter().flatten().collect();
     let mut text = "{\n".to_owned();
@@ -81,7 +81,7 @@ fn fields(schema: &Value, wanted: &mut BTreeSet<String>) -> Result<String, Strin
     Ok(text)
 }
 
-/// The type that a schema stands for; the names that it refers to are added to `wanted`.
+/// The type of a schema; the names that it refers to are added to `wanted`.
 fn type_of(schema: &Value, wanted: &mut BTreeSet<String>) -> Result<String, String> {
     if let Some(name) = schema["$ref"].as_str().and_then(|to| to.rsplit('/').next()) {
         wanted.insert(name.to_owned());

@@ -1,5 +1,5 @@
-//! Whether the server lives and whether it can answer. `healthy` is for restarts: it answers while the process
-//! turns. `ready` is for traffic: it says no, with the reason, while questions would fail.
+//! Liveness and readiness. `healthy` is for restarts: it answers as long as the process runs. `ready` is for traffic:
+//! it says no, with the reason, while queries would fail.
 
 use axum::{
     Json,
@@ -42,7 +42,7 @@ pub(crate) async fn ready(State(web): State<Web>) -> Response {
         .into_response()
 }
 
-/// What keeps the server from answering; `None` when nothing does.
+/// Why the server is not ready; `None` if it is.
 pub(crate) fn why_not_ready(web: &Web) -> Option<String> {
     if let Err(reason) = (web.ready)() {
         return Some(reason);

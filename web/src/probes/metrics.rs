@@ -15,7 +15,7 @@ use prometheus_client::{
 
 use crate::{http::error::ApiError, state::Web};
 
-/// The store's counters, read when asked.
+/// The store's counters, read on demand.
 #[derive(Debug)]
 struct StoreMetrics(StoreStats);
 
@@ -50,8 +50,8 @@ impl prometheus_client::collector::Collector for StoreMetrics {
     }
 }
 
-/// When this process began, under the name that all programs use: what is counted at a start was there before anybody
-/// looked, so that alert rules need to know how long ago that was.
+/// The start of this process, under the conventional name: what is counted at a start precedes the first scrape, so
+/// alert rules need to know how long ago that was.
 #[derive(Debug)]
 struct Started(i64);
 

@@ -1,8 +1,8 @@
-//! Unary calls of the Connect protocol (JSON and protobuf) and of gRPC, told apart by their content type.
+//! Unary calls of the Connect protocol (JSON and protobuf) and of gRPC, distinguished by content type.
 //!
-//! Guarantees: a body is bounded, also unpacked; whatever goes wrong is answered in the caller's own protocol, with the
-//! code that says whose fault it is; a call that brings a time limit is dropped when it has passed, and its question in
-//! the store with it. What it gets wrong on purpose: one message each way, no streams; answers of gRPC are not packed.
+//! Guarantees: a body is bounded, even after decompression; every error is reported in the client's own protocol, with
+//! the code that says whose fault it is; a call with a time limit is dropped when that has passed, together with its
+//! query in the store. Wrong on purpose: one message in each direction, no streams; gRPC responses are not compressed.
 //!
 //! Sources: connectrpc.com/docs/protocol; the gRPC project's PROTOCOL-HTTP2.
 
@@ -20,10 +20,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::http::{error::ApiError, limits::MAX_BODY_BYTES};
 
-/// Flag and length in front of a gRPC message.
+/// Flag and length before a gRPC message.
 const GRPC_PREFIX_BYTES: usize = 5;
 
-/// How a caller speaks.
+/// A client's protocol and encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     /// Connect with JSON.
@@ -47,7 +47,7 @@ impl Codec {
     }
 }
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RpcError {
     /// Name, HTTP status and gRPC number.
@@ -75,7 +75,7 @@ impl RpcError {
         }
     }
 
-    /// Something that other servers of this interface do and this one does not.
+    /// Something that other servers of this interface support and this one does not.
     pub(super) fn unimplemented(message: impl Into<String>) -> RpcError {
         RpcError {
             code: UNIMPLEMENTED,
@@ -90,7 +90,7 @@ impl RpcError {
         }
     }
 
-    /// In the caller's protocol.
+    /// In the client's protocol.
     pub(super) fn answer(&self, codec: Codec) -> Response {
         let Code(name, status, number) = self.code;
         if codec == Codec::Grpc {
@@ -139,7 +139,7 @@ impl From<RpcError> for ApiError {
     }
 }
 
-/// A call that has arrived whole.
+/// A call that was received completely.
 pub(super) struct Call {
     pub(super) codec: Codec,
     headers: HeaderMap,
@@ -147,12 +147,12 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// A call; its body is bounded by who collected it.
+    /// A call; its body was bounded when it was collected.
     pub(super) fn new(codec: Codec, headers: HeaderMap, body: Bytes) -> Call {
         Call { codec, headers, body }
     }
 
-    /// The question, unpacked and read.
+    /// The query, decompressed and parsed.
     fn question<Q: Message + Default + DeserializeOwned>(&self) -> Result<Q, RpcError> {
         let (packed, body) = match self.codec {
             Codec::Grpc => self.grpc_message()?,
@@ -163,7 +163,7 @@ impl Call {
             false => body.to_vec(),
         };
         if self.codec == Codec::Json {
-            // An empty body is an empty question.
+            // An empty body is an empty query.
             let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
             return serde_json::from_slice(text)
                 .map_err(|error| RpcError::invalid(format!("the body is not valid JSON for this call: {error}")));
@@ -180,7 +180,7 @@ impl Call {
         }
     }
 
-    /// The one message of a gRPC body, and whether it is packed.
+    /// The only message of a gRPC body, and whether it is compressed.
     fn grpc_message(&self) -> Result<(bool, Bytes), RpcError> {
         let wrong = || RpcError::invalid("the body must contain exactly one gRPC message");
         let Some((prefix, message)) = self.body.split_at_checked(GRPC_PREFIX_BYTES) else {
@@ -217,7 +217,7 @@ impl Call {
         }
     }
 
-    /// Reads the question, runs the call within its time limit and writes the answer.
+    /// Parses the query, runs the call within its time limit and writes the response.
     pub(super) async fn run<Q, A, F>(self, work: impl FnOnce(Q) -> F) -> Response
     where
         Q: Message + Default + DeserializeOwned,
@@ -297,7 +297,7 @@ pub(super) async fn collect(body: Body) -> Result<Bytes, RpcError> {
     }
 }
 
-/// Text as `grpc-message` holds it.
+/// Text encoded for `grpc-message`.
 fn percent_encoded(text: &str) -> String {
     const NOT_PRINTABLE: &AsciiSet = &CONTROLS.add(b'%');
     utf8_percent_encode(text, NOT_PRINTABLE).to_string()

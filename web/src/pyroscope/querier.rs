@@ -30,14 +30,14 @@ use crate::{
     state::Web,
 };
 
-/// Nodes of a flame graph when nothing is said.
+/// The default number of nodes in a flame graph.
 const DEFAULT_NODES: i64 = 8192;
-/// Nodes of a flame graph at most.
+/// The most nodes in a flame graph.
 const MAX_NODES: i64 = 1 << 20;
-/// Series of an answer at most.
+/// The most series in a response.
 const MAX_SERIES: usize = 1000;
 
-/// The name a label has in this interface.
+/// A label's name in this interface.
 fn outer_name(label: Label) -> &'static str {
     match label {
         Label::Service => "service_name",
@@ -45,7 +45,7 @@ fn outer_name(label: Label) -> &'static str {
     }
 }
 
-/// The value of a label by any of its names; empty for a label that does not exist.
+/// The value of a label by any of its names; empty for an unknown label.
 fn value_of<'a>(series: &'a SampleSeries, name: &str) -> &'a str {
     match known(name) {
         Some(Known::Stored(label)) => series.label(label),
@@ -54,7 +54,7 @@ fn value_of<'a>(series: &'a SampleSeries, name: &str) -> &'a str {
     }
 }
 
-/// Series of a range that one of the selectors selects; no selector selects all.
+/// Series of a range that match one of the selectors; without a selector, all.
 pub(super) async fn matching(web: &Web, matchers: &[String], range: Range) -> Result<Vec<SampleSeries>, ApiError> {
     let selectors: Vec<Selector> = matchers
         .iter()
@@ -101,7 +101,7 @@ pub(super) async fn label_names(web: &Web, q: pb::LabelNamesRequest) -> Result<p
     })
 }
 
-/// Values of a label that are not empty.
+/// Non-empty values of a label.
 pub(super) fn values(series: &[SampleSeries], name: &str) -> Vec<String> {
     let values: BTreeSet<&str> = series.iter().map(|one| value_of(one, name)).collect();
     let filled = values.into_iter().filter(|value| !value.is_empty());
@@ -149,7 +149,7 @@ fn pair(name: &str, value: &str) -> pb::LabelPair {
     }
 }
 
-/// Stacks of one profile type that a selector selects; so many nodes of their tree will be shown.
+/// Stacks of one profile type that a selector matches; `shown` nodes of their tree will be shown.
 pub(super) async fn stacks(
     web: &Web,
     profile_type: &str,
@@ -162,7 +162,7 @@ pub(super) async fn stacks(
     Stacks::selected(&web.store, profile_type, filters, range, shown).await
 }
 
-/// Keeps the stacks that begin with these functions, from the outermost on.
+/// Keeps the stacks that begin with these functions, from the outermost.
 fn keep_call_site(stacks: &mut Stacks, selector: Option<pb::StackTraceSelector>) {
     let site: Vec<String> = selector
         .map(|s| s.call_site.into_iter().map(|location| location.name).collect())
@@ -180,7 +180,7 @@ fn keep_call_site(stacks: &mut Stacks, selector: Option<pb::StackTraceSelector>)
     stacks.rows.retain(begins);
 }
 
-/// The display limit: 0 and nothing mean the default.
+/// The display limit: 0 or missing means the default.
 pub(super) fn node_limit(asked: Option<i64>) -> Result<usize, RpcError> {
     match asked.filter(|&nodes| nodes != 0).unwrap_or(DEFAULT_NODES) {
         nodes @ 1..=MAX_NODES => Ok(usize::try_from(nodes).expect("checked above")),
@@ -223,7 +223,7 @@ fn flame_graph(graph: Flamebearer) -> pb::FlameGraph {
     }
 }
 
-/// The stacks of one side of a question, as its fields select them; so many nodes of their tree will be shown.
+/// The stacks of one side of a query, selected by its fields; `shown` nodes of their tree will be shown.
 async fn merged(web: &Web, q: pb::SelectMergeStacktracesRequest, shown: Option<usize>) -> Result<Stacks, RpcError> {
     only_flame_graphs(q.format)?;
     no_profile_ids(&q.profile_id_selector)?;
@@ -307,7 +307,7 @@ pub(super) async fn select_merge_profile(
     Ok(written.await??)
 }
 
-/// Series by names of labels; names that no sample has group nothing.
+/// Series by names of labels; unknown names group nothing.
 pub(super) async fn over_time(
     web: &Web,
     profile_type: &str,
@@ -333,7 +333,7 @@ pub(super) async fn over_time(
     asked.fetch(&web.store).await
 }
 
-/// Labels of a series as this interface names them: those asked for, without the empty ones.
+/// Labels of a series with this interface's names: those requested, without empty ones.
 fn labels_of(series: &Series, group_by: &[String], profile_type: &str) -> Vec<pb::LabelPair> {
     let mut values = series.labels.iter();
     let mut labels = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! `/pyroscope/render`, `/pyroscope/render-diff` and `/pyroscope/label-values`: the older interface, GET with JSON.
 //!
-//! Wrong on purpose: `format=dot` is refused, heat maps and watermarks are always null, and parameters that are not
-//! known are left aside, since older clients send many.
+//! Wrong on purpose: `format=dot` is refused, heat maps and watermarks are always null, and unknown parameters are
+//! ignored, since older clients send many.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ use crate::{
 
 type Given = Query<HashMap<String, String>>;
 
-/// The range of two parameters; by default the last hour.
+/// The range from two parameters; default: the last hour.
 fn range(web: &Web, given: &Given, from: &str, until: &str) -> Result<Range, ApiError> {
     let now = web.clock.now_unix_ns();
     let read = |name: &str, default: &str| {
@@ -78,7 +78,7 @@ fn only_json(given: &Given) -> Result<(), ApiError> {
     }
 }
 
-/// A graph with what it says about itself.
+/// A graph with its metadata.
 fn described(graph: &Flamebearer, profile_type: &str, double: bool) -> Value {
     let parts = ProfileType::parts_of(profile_type);
     let (units, rate) = match parts[2] {
@@ -101,7 +101,7 @@ fn described(graph: &Flamebearer, profile_type: &str, double: bool) -> Value {
     })
 }
 
-/// Sums per step, with zeros where nothing was reported.
+/// Sums per step, with zeros for steps without reports.
 fn timeline(series: Option<&Series>, step_s: u32, range: Range, aggregation: Aggregation) -> Value {
     let step = i64::from(step_s);
     let points = series.map(|series| series.points.as_slice()).unwrap_or_default();
@@ -119,7 +119,7 @@ fn timeline(series: Option<&Series>, step_s: u32, range: Range, aggregation: Agg
     json!({ "startTime": first, "samples": samples, "durationDelta": step, "watermarks": null })
 }
 
-/// One profile with its time line.
+/// One profile with its timeline.
 pub(super) async fn render(State(web): State<Web>, given: Given) -> Result<Json<Value>, ApiError> {
     only_json(&given)?;
     let (profile_type, selector) = query(&given, "query")?;

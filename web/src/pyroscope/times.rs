@@ -1,4 +1,4 @@
-//! Points in time as clients of the Pyroscope API write them.
+//! Points in time as written by clients of the Pyroscope API.
 
 use emberline_storage::Range;
 
@@ -7,8 +7,8 @@ use crate::{
     query::times,
 };
 
-/// Seconds of `now-1h`, of an epoch in seconds, milliseconds, microseconds or nanoseconds (told apart by size), or of a
-/// day `YYYYMMDD` (UTC).
+/// Parses `now-1h`, an epoch in seconds, milliseconds, microseconds or nanoseconds (distinguished by size), or a day
+/// `YYYYMMDD` (UTC), to seconds.
 pub(super) fn parse(name: &str, text: &str, now_unix_ns: i64) -> Result<f64, ApiError> {
     let bad = |why: String| ApiError::bad_request("bad_time", format!("`{name}={}`: {why}", shorten(text)));
     let digits = !text.is_empty() && text.len() <= 19 && text.bytes().all(|b| b.is_ascii_digit());
@@ -19,7 +19,7 @@ pub(super) fn parse(name: &str, text: &str, now_unix_ns: i64) -> Result<f64, Api
     if text.len() == 8 {
         return day(number).ok_or_else(|| bad("no such day; use YYYYMMDD".to_owned()));
     }
-    // 10^11 seconds lie in the year 5138, 10^11 milliseconds in 1973: sizes do not overlap within the years stored.
+    // 10^11 seconds are in the year 5138, 10^11 milliseconds in 1973: sizes do not overlap for the years stored.
     let per_second = match text.len() {
         0..=11 => 1.0,
         12..=14 => 1e3,
@@ -54,7 +54,7 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
     (year - 1970) * 365 + leap_days(year - 1) - leap_days(1969) + BEFORE_MONTH[month as usize - 1] + leap_day + day - 1
 }
 
-/// A range of milliseconds; nothing given means everything.
+/// A range in milliseconds; nothing given means everything.
 pub(super) fn range_ms(start: i64, end: i64) -> Result<Range, ApiError> {
     if start == 0 && end == 0 {
         return Ok(Range::ALL);
@@ -62,14 +62,14 @@ pub(super) fn range_ms(start: i64, end: i64) -> Result<Range, ApiError> {
     range_s(start as f64 / 1e3, end as f64 / 1e3)
 }
 
-/// A range of seconds, rounded outwards.
+/// A range in seconds, rounded outwards.
 pub(super) fn range_s(from: f64, to: f64) -> Result<Range, ApiError> {
     let last = Range::ALL.to_unix_s as f64;
     let range = Range {
         from_unix_s: from.floor().clamp(0.0, last) as i64,
         to_unix_s: to.ceil().clamp(0.0, last) as i64,
     };
-    // Before they are rounded: a second holds times in the wrong order, too.
+    // Before rounding: reversed times may be within the same second.
     if from > to || range.from_unix_s >= range.to_unix_s {
         let message = format!("the start ({from}) must be before the end ({to}); both are Unix seconds");
         return Err(ApiError::bad_request("bad_range", message));

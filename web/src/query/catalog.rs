@@ -1,5 +1,5 @@
-//! What is known: services, their releases and routes. Guarantee: a name that is not known is refused with the
-//! nearest known ones, so that a typo is never an empty answer.
+//! The known services, with their releases and routes. Guarantee: an unknown name is refused with the nearest known
+//! ones, so that a typo never gives an empty response.
 
 use emberline_model::{Release, time::WINDOW_SECONDS, workload::Component};
 use emberline_storage::{
@@ -14,18 +14,18 @@ use crate::{
     },
 };
 
-/// A release counts as live while its newest window ended at most this long ago: the window under way (10 s), the
-/// time a batch takes to arrive, and one late batch.
+/// A release counts as live if its newest window ended at most this long ago: the current window (10 s), the time a
+/// batch takes to arrive, and one late batch.
 const LIVE_SECONDS: i64 = 35;
 
-/// One service and the releases that were seen in a range, the newest first.
+/// One service and the releases seen in a range, newest first.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownService {
     /// Its namespace; may be empty.
     pub(crate) namespace: String,
     /// Its name.
     pub(crate) service: String,
-    /// Releases seen in the range, the newest in front: a fact that the store keeps.
+    /// Releases seen in the range, newest first, in the order kept by the store.
     pub(crate) releases: Vec<ReleaseInfo>,
 }
 
@@ -39,20 +39,20 @@ impl From<ServiceInfo> for KnownService {
     }
 }
 
-/// True for a release that still reported at the end of a range (or now, when the range ends later).
+/// True for a release that still reported at the end of a range (or now, if the range ends later).
 pub(crate) fn is_live(release: &ReleaseInfo, range: Range, now_s: i64) -> bool {
     release.last_seen_s + LIVE_SECONDS >= range.to_unix_s.min(now_s)
 }
 
-/// The part of a range that any of the releases reported in, from the first window to the end of the last. At least one
-/// window.
+/// The part of a range in which any of the releases reported, from the first window to the end of the last. At least
+/// one window.
 pub(crate) fn observed<'a>(releases: impl IntoIterator<Item = &'a ReleaseInfo>, range: Range) -> Range {
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     for release in releases {
         first = first.min(release.first_window_s.max(range.from_unix_s));
         last = last.max(release.last_seen_s);
     }
-    // Of no releases nothing: `first` is the greatest number then.
+    // Without releases, nothing: `first` is then the greatest number.
     let from_unix_s = first.min(range.to_unix_s);
     Range {
         from_unix_s,
@@ -60,7 +60,8 @@ pub(crate) fn observed<'a>(releases: impl IntoIterator<Item = &'a ReleaseInfo>, 
     }
 }
 
-/// Its seconds: what rates are divided by, so that a service that started a minute ago does not look idle over an hour.
+/// Its length in seconds, the divisor of rates, so that a service that started a minute ago does not look idle over an
+/// hour.
 pub(crate) fn observed_seconds<'a>(releases: impl IntoIterator<Item = &'a ReleaseInfo>, range: Range) -> f64 {
     let observed = observed(releases, range);
     (observed.to_unix_s - observed.from_unix_s) as f64
@@ -73,7 +74,7 @@ pub(crate) async fn services(store: &Store, query: ServicesQuery) -> Result<(Vec
     Ok((services.collect(), found.left_out))
 }
 
-/// What selects the workloads of services that were found; everybody's where none is left out.
+/// Selects the workloads of the services found; all workloads if no service was left out.
 pub(crate) fn workloads_of(services: &[KnownService], left_out: u64) -> WorkloadFilter {
     if left_out == 0 {
         return WorkloadFilter::default();
@@ -85,14 +86,14 @@ pub(crate) fn workloads_of(services: &[KnownService], left_out: u64) -> Workload
     WorkloadFilter::among(names.collect())
 }
 
-/// The service a question names.
+/// The service that a query names.
 pub(crate) async fn find_service(store: &Store, params: &Params, range: Range) -> Result<KnownService, ApiError> {
     let wanted = params.text(&SERVICE).unwrap_or_default();
     let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
     choose(store, wanted, namespace, range).await
 }
 
-/// A service that anything is stored of.
+/// A service with any stored data.
 pub(crate) async fn find_stored_service(
     store: &Store,
     wanted: &str,
@@ -101,7 +102,7 @@ pub(crate) async fn find_stored_service(
     choose(store, wanted, namespace, Range::ALL).await
 }
 
-/// The one service of a name.
+/// The one service with this name.
 async fn choose(store: &Store, wanted: &str, namespace: Option<&str>, range: Range) -> Result<KnownService, ApiError> {
     let who = WorkloadFilter {
         namespace: namespace.map(str::to_owned),
@@ -136,7 +137,7 @@ async fn choose(store: &Store, wanted: &str, namespace: Option<&str>, range: Ran
     }
 }
 
-/// Tells a name that never reported from one that did not report in the range.
+/// Distinguishes a name that never reported from one that did not report in the range.
 async fn unknown_service(store: &Store, wanted: &str, namespace: Option<&str>) -> ApiError {
     let (ever, _) = services(store, ServicesQuery::new(Range::ALL))
         .await
@@ -183,7 +184,7 @@ impl KnownService {
         }
     }
 
-    /// The release that a version names.
+    /// The release with this version.
     pub(crate) fn version(&self, version: &str) -> Result<&ReleaseInfo, ApiError> {
         self.releases.iter().find(|r| r.version == version).ok_or_else(|| {
             let known = self.releases.iter().map(|r| r.version.as_str());
@@ -207,8 +208,8 @@ impl KnownService {
         })
     }
 
-    /// The two versions of a comparison: the candidate is the newest release and the baseline the one that it replaces
-    /// ([`baseline_of`]), unless they are named.
+    /// The two versions of a comparison: by default, the candidate is the newest release and the baseline the one that
+    /// it replaces ([`baseline_of`]).
     pub(crate) fn pair(&self, baseline: Option<&str>, candidate: Option<&str>) -> Result<(String, String), ApiError> {
         let alone = |version: &str| {
             let message = format!(
@@ -237,7 +238,7 @@ impl KnownService {
         Ok((baseline.version.clone(), candidate.version.clone()))
     }
 
-    /// Whose CPU is shown when nothing is said: the application's where any of the releases profiles it.
+    /// The component whose CPU is shown by default: the application if any of the releases profiles it.
     pub(crate) fn default_component<'a>(&self, versions: impl IntoIterator<Item = &'a str>) -> Component {
         let versions: Vec<&str> = versions.into_iter().collect();
         let mut seen = self

@@ -1,6 +1,6 @@
-//! Names that were meant: what to suggest when a name is not known.
+//! Suggestions for unknown names.
 
-/// At most this many suggestions, so that a message stays readable however many names exist.
+/// The most suggestions, so that a message stays readable however many names exist.
 const SUGGESTIONS: usize = 5;
 
 /// The known names nearest to `wanted`, best first; each once.
@@ -16,7 +16,7 @@ pub(crate) fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>
     scored.into_iter().map(|s| s.1).collect()
 }
 
-/// `; nearest known: a, b`, or `; none are known` when there are none.
+/// `; nearest known: a, b`, or `; none are known` if there are none.
 pub(crate) fn suggestion<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let near = nearest(wanted, known);
     if near.is_empty() {

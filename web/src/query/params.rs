@@ -1,8 +1,8 @@
-//! Query parameters. Guarantees: a parameter that an endpoint does not know, that comes twice or that does not
-//! parse is refused by name (a typo never silently widens a question); and the same table that parses them
-//! describes them in the OpenAPI document.
+//! Query parameters. Guarantees: a parameter that an endpoint does not know, that occurs twice or that does not parse
+//! is refused by name (a typo never silently widens a query); and the same table that parses them describes them in the
+//! OpenAPI document.
 //!
-//! An empty value means "not given", since forms and links write it so.
+//! An empty value means "not given", as in forms and links.
 
 use emberline_model::{Side, comparison::Per, workload::Component};
 use emberline_storage::Range;
@@ -12,14 +12,14 @@ use crate::{
     query::{names, times},
 };
 
-/// How a parameter reads.
+/// How a parameter is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Any text.
     Text,
     /// See [`times::parse`].
     Time,
-    /// A whole number that is not negative.
+    /// A non-negative integer.
     Count,
     /// The identifier of a node of a tree.
     Node,
@@ -30,13 +30,13 @@ pub(crate) enum Kind {
 /// One parameter of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parameter {
-    /// As it stands in the address.
+    /// As in the URL.
     pub(crate) name: &'static str,
     /// Its values.
     pub(crate) kind: Kind,
-    /// The question makes no sense without it.
+    /// The query makes no sense without it.
     pub(crate) required: bool,
-    /// For the reader of the OpenAPI document.
+    /// For readers of the OpenAPI document.
     pub(crate) description: &'static str,
 }
 
@@ -218,10 +218,10 @@ pub(crate) const ALERT_STATE: Parameter = parameter(
     "`firing` omits suspected, recovering and resolved alerts. Default: `all`.",
 );
 
-/// The value of `route` and `namespace` that selects what has none.
+/// The value of `route` and `namespace` that selects data without one.
 pub(crate) const NONE: &str = emberline_storage::NO_LABEL;
 
-/// The parameters of one question, checked against what the endpoint knows.
+/// The parameters of one query, checked against what the endpoint knows.
 #[derive(Debug)]
 pub(crate) struct Params {
     given: Vec<(&'static Parameter, String)>,
@@ -229,7 +229,7 @@ pub(crate) struct Params {
 }
 
 impl Params {
-    /// Reads a query string. `now_unix_ns` is what `now` means, once for the whole question.
+    /// Parses a query string. `now_unix_ns` is the meaning of `now`, once for the whole query.
     pub(crate) fn read(query: Option<&str>, known: &'static [Parameter], now_unix_ns: i64) -> Result<Params, ApiError> {
         let mut given: Vec<(&'static Parameter, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -261,7 +261,7 @@ impl Params {
         Ok(params)
     }
 
-    /// The value of a parameter; `None` when it is not given or empty.
+    /// The value of a parameter; `None` if missing or empty.
     pub(crate) fn text(&self, parameter: &Parameter) -> Option<&str> {
         let found = self.given.iter().find(|(p, _)| p.name == parameter.name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
@@ -281,7 +281,7 @@ impl Params {
         }
     }
 
-    /// The node that a tree is asked for below.
+    /// The node below which a tree is requested.
     pub(crate) fn node(&self) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.text(&NODE) else {
             return Ok(None);
@@ -295,7 +295,7 @@ impl Params {
         }
     }
 
-    /// Refuses `node` where the answer is no tree to look at: a file always holds the whole.
+    /// Refuses `node` if the response is not a tree to look at: a file always contains the whole tree.
     pub(crate) fn no_node_in_files(&self, is_file: bool) -> Result<(), ApiError> {
         if is_file && self.text(&NODE).is_some() {
             let message = "`node` selects a subtree, but exports contain the whole tree: remove `node` or `format`";
@@ -332,13 +332,13 @@ impl Params {
         self.range(&FROM, &TO)
     }
 
-    /// The component, when given.
+    /// The component, if given.
     pub(crate) fn component(&self) -> Option<Component> {
-        // Only words that parse pass `read`.
+        // `read` accepts only words that parse.
         self.text(&COMPONENT).and_then(|text| text.parse().ok())
     }
 
-    /// The side, when given.
+    /// The side, if given.
     pub(crate) fn side(&self) -> Option<Side> {
         self.text(&SIDE).map(|text| {
             if text == Side::Client.as_str() {
@@ -349,7 +349,7 @@ impl Params {
         })
     }
 
-    /// What costs are divided by; `None`: whatever can.
+    /// What costs are divided by; `None`: whatever is possible.
     pub(crate) fn per(&self) -> Option<Per> {
         match self.text(&PER) {
             Some("best") => None,
@@ -358,7 +358,7 @@ impl Params {
     }
 }
 
-/// An identifier as answers write it: 16 hexadecimal digits.
+/// An identifier as in responses: 16 hexadecimal digits.
 pub(crate) fn id(text: &str) -> Option<u64> {
     let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if plain {
@@ -460,7 +460,7 @@ mod tests {
             match read(&query) {
                 Ok(params) => {
                     let bytes: usize = KNOWN.iter().filter_map(|known| params.text(known)).map(str::len).sum();
-                    // A byte that is no text takes three.
+                    // A byte that is not text takes three.
                     prop_assert!(bytes <= 3 * query.len());
                 }
                 Err(error) => prop_assert_eq!(error.status.as_u16(), 400),

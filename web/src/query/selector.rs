@@ -1,9 +1,8 @@
 //! What a selector means to the store: which labels there are, and which samples have them.
 //!
-//! Guarantees: regular expressions are evaluated here on values the store knows, so what reaches the store is a list
-//! of values; a label that does not exist has the empty value, as in Prometheus. Wrong on purpose: a selector that a
-//! regular expression turns into more values than the store takes is refused by name instead of being answered in
-//! parts.
+//! Guarantees: regular expressions are evaluated here on values the store knows, so the store gets a list of values; an
+//! unknown label has the empty value, as in Prometheus. Wrong on purpose: a selector whose regular expression matches
+//! more values than the store accepts is refused by name instead of being answered in parts.
 
 mod parse;
 
@@ -19,7 +18,7 @@ use crate::{
     query::names,
 };
 
-/// Names of the parts of a profile type, in its order, and of the whole.
+/// Names of the parts of a profile type, in order, and of the whole.
 const TYPE_LABELS: [&str; 6] = [
     "__name__",
     "__type__",
@@ -32,7 +31,7 @@ const TYPE_LABELS: [&str; 6] = [
 /// The whole profile type as a label.
 pub(crate) const PROFILE_TYPE_LABEL: &str = "__profile_type__";
 
-/// What a name stands for.
+/// What a label name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
     /// Stored with samples.
@@ -41,12 +40,12 @@ pub(crate) enum Known {
     Type(usize),
 }
 
-/// What a name stands for; `None` for names that no sample has.
+/// What a label name stands for; `None` for names that no sample has.
 pub(crate) fn known(name: &str) -> Option<Known> {
     if let Some(at) = TYPE_LABELS.iter().position(|known| *known == name) {
         return Some(Known::Type(at));
     }
-    // The names that other profile stores and OpenTelemetry use.
+    // Names used by other profile stores and OpenTelemetry.
     let name = match name {
         "service_name" | "service.name" => "service",
         "service_namespace" | "service.namespace" => "namespace",
@@ -66,16 +65,16 @@ pub(crate) fn type_value(profile_type: &str, at: usize) -> &str {
     }
 }
 
-/// A selector whose names are known.
+/// A selector with known names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
-    /// What stood in front of the brace.
+    /// What precedes the brace.
     pub(crate) profile_type: Option<String>,
     conditions: Vec<(Option<Known>, Test)>,
 }
 
 impl Selector {
-    /// Reads a selector and refuses names that no sample has.
+    /// Parses a selector and refuses names that no sample has.
     pub(crate) fn strict(text: &str) -> Result<Selector, ApiError> {
         let written = parse::parse(text).map_err(|why| bad(&why))?;
         for Matcher { name, .. } in &written.matchers {
@@ -86,7 +85,7 @@ impl Selector {
         Ok(Selector::from(written))
     }
 
-    /// Reads a selector; a name that no sample has stands for the empty value.
+    /// Parses a selector; a name that no sample has stands for the empty value.
     pub(crate) fn lenient(text: &str) -> Result<Selector, ApiError> {
         parse::parse(text).map(Selector::from).map_err(|why| bad(&why))
     }
@@ -101,7 +100,7 @@ impl Selector {
             })
     }
 
-    /// Whether a profile type passes the conditions on it.
+    /// Whether a profile type satisfies the conditions on it.
     pub(crate) fn selects_type(&self, profile_type: &str) -> bool {
         self.profile_type.as_ref().is_none_or(|wanted| wanted == profile_type)
             && self.conditions.iter().all(|(known, test)| match known {
@@ -110,7 +109,7 @@ impl Selector {
             })
     }
 
-    /// The selection as the store takes it; `None` when nothing can be selected.
+    /// The selection in the store's form; `None` if nothing can match.
     pub(crate) async fn filters(
         &self,
         store: &Store,

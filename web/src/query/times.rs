@@ -1,4 +1,4 @@
-//! Points in time as people and programs write them. Guarantee: one question has one `now`.
+//! Points in time as written by people and programs. Guarantee: one query has one `now`.
 
 /// The last second a store can hold: windows are stored as unsigned 32 bit seconds.
 const LAST_SECOND: f64 = u32::MAX as f64;

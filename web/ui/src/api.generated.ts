@@ -1,4 +1,4 @@
-// Generated from the types of the server; do not edit. To generate it again:
+// Generated from the types of the server; do not edit. To regenerate it:
 // cargo build --release --workspace --example api_types && target/release/examples/api_types > web/ui/src/api.generated.ts
 
 /** Parameters and response type of each query. */
@@ -124,7 +124,7 @@ export interface Coverage {
   /** Seconds covered by requests. */ requests_s: number;
 }
 
-/** CPU, and what of it is divided by requests. */
+/** CPU, and the part of it that is divided by requests. */
 export interface CpuFigures {
   /** CPU in the time covered by both signals. */ complete_cpu_ns: number;
   /** Requests in that time, rounded for partly covered windows. */ complete_requests: number;
@@ -619,8 +619,8 @@ export interface ServicePage {
 
 /** Reporting services. */
 export interface Services {
-  /** How many others there are. */ left_out: number;
-  /** By namespace and name; where there are very many, those that reported for longest in the range. */ services: Service[];
+  /** Number of services left out. */ left_out: number;
+  /** By namespace and name; if there are very many, those that reported longest in the range. */ services: Service[];
 }
 
 /** What was compared on one side. */
@@ -701,7 +701,7 @@ export interface Topology {
   /** False while batches of the range's last windows may still arrive. */ complete: boolean;
   edges: TopoEdge[];
   from_ms: number;
-  /** Where there are very many services, only those that reported for longest in the range are here, with whom they call and who calls them: how many others there are. */ left_out: number;
+  /** Number of services left out: if there are very many, only those that reported longest in the range are here, with their callers and callees. */ left_out: number;
   /** One per release, and at most one each for unknown callers and callees. */ nodes: TopoNode[];
   to_ms: number;
 }

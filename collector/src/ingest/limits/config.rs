@@ -1,4 +1,4 @@
-//! The bounds themselves: those that the operator sets, and those that keep sums from overflowing.
+//! The limits themselves: those set by the operator, and those that keep sums from overflowing.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl Default for IngestLimits {
     }
 }
 
-/// Largest count of bytes: a day of windows of a thousand processes still fits into 63 bits.
+/// Largest byte count: a day of windows of a thousand processes still fits into 63 bits.
 pub(in crate::ingest) const MAX_BYTES: i64 = 1 << 40;
 /// Most requests in one histogram, and most samples in one row.
 pub(in crate::ingest) const MAX_COUNT: u64 = 1 << 36;

@@ -1,17 +1,17 @@
-//! What applying the limits did to a request. Guarantee: what is left out or changed is counted by its reason.
+//! The effect of the limits on a request. Guarantee: what is dropped or changed is counted by reason.
 
 use emberline_model::otlp::Rejected;
 
-/// What was left out and what was kept in another form.
+/// What was dropped, and what was changed.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Left out.
+    /// Dropped.
     pub(crate) rejected: Vec<Rejected>,
-    /// Kept in another form.
+    /// Changed.
     pub(crate) changed: Vec<Rejected>,
 }
 
-/// Adds to what was left out or changed for a reason.
+/// Adds to what was dropped or changed for a reason.
 pub(in crate::ingest) fn count(list: &mut Vec<Rejected>, reason: &'static str, count: u64) {
     Rejected::from((reason, count)).add_to(list);
 }

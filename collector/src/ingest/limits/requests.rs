@@ -1,6 +1,7 @@
-//! What is taken of a window's request series: names within the limits, numbers that agree with each other.
+//! Limits on a window's request series: names within the limits, consistent numbers.
 //!
-//! Guarantee: a series over a limit keeps its counts; it loses names, and is added to the one that has the names that are left.
+//! Guarantee: a series over a limit keeps its counts; it loses names, and is added to the series with the remaining
+//! names.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -18,11 +19,11 @@ use super::{
     outcome::{Outcome, count},
 };
 
-/// Methods kept by name; senders may invent others without end.
+/// Methods kept by name; senders may invent any number of others.
 const METHODS: [&str; 10] = [
     "", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
-/// Method that is not among those.
+/// Stands for all other methods.
 const OTHER_METHOD: &str = "_OTHER";
 
 /// Applies the limits of series.
@@ -35,7 +36,7 @@ pub(super) fn apply(
     outcome: &mut Outcome,
 ) {
     let mut kept: Vec<RequestSeries> = Vec::with_capacity(window.requests.len());
-    // Index by every label: folding makes series equal that were not.
+    // Index by all labels: folding makes different series equal.
     let mut known: HashMap<SeriesKey, usize> = HashMap::new();
     for mut series in std::mem::take(&mut window.requests) {
         let counts = series
@@ -57,7 +58,7 @@ pub(super) fn apply(
         if Protocol::of_name(&series.protocol).is_none() {
             ROUTE_OTHER.clone_into(&mut series.protocol);
         }
-        // Frameworks and proxies write one template in many ways.
+        // Frameworks and proxies write a template in many ways.
         if let Cow::Owned(template) = route::normalise(&series.route) {
             series.route = template;
         }
@@ -107,7 +108,7 @@ pub(super) fn apply(
     window.requests = kept;
 }
 
-/// A destination among the peers that a service may name.
+/// A destination, counted among the peers that a service may name.
 fn named(destination: &str) -> Release {
     Release {
         service: destination.to_owned(),
@@ -115,7 +116,7 @@ fn named(destination: &str) -> Release {
     }
 }
 
-/// Every label of a series.
+/// All labels of a series.
 #[derive(PartialEq, Eq, Hash)]
 struct SeriesKey(u8, String, String, Option<Release>, String, String, u16, bool);
 
@@ -134,8 +135,8 @@ impl SeriesKey {
     }
 }
 
-/// Third-party senders may leave out minimum, maximum and sum, or send ones that contradict the buckets; quantiles are
-/// clamped to them, so they are put right from the buckets.
+/// Third-party senders may omit minimum, maximum and sum, or send ones that contradict the buckets; quantiles are
+/// clamped to them, so they are corrected from the buckets.
 fn repair_bounds(histogram: &mut Histogram) {
     let (Some(first), Some(last)) = (
         histogram.buckets().first().copied(),

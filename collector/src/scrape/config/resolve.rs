@@ -1,4 +1,4 @@
-//! What the keys of a scrape configuration come to: jobs whose parts fit together, or what contradicts what, in its line.
+//! From the keys of a scrape configuration to jobs with consistent parts, or to contradictions with their lines.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,10 +15,10 @@ use super::{
     schema::{DnsDiscovery, File, FileDiscovery, Global, Group, RawJob, RawProfiles, Scheme},
 };
 
-/// Samples of CPU time are asked for over so many seconds unless said otherwise.
+/// The default duration of a CPU profile.
 const CPU_SECONDS: u64 = 10;
 
-/// What is asked of a target.
+/// The kind of profile requested from a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in super::super) enum Kind {
     Profile,
@@ -30,7 +30,7 @@ pub(in super::super) enum Kind {
 }
 
 impl Kind {
-    /// As configurations and addresses have it.
+    /// As in configurations and URLs.
     pub(in super::super) fn word(self) -> &'static str {
         match self {
             Kind::Profile => "profile",
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// The first part of the profile type, where the file does not say it: Go's mutex and block files look alike.
+    /// The first part of the profile type, if the file does not state it: Go's mutex and block files look alike.
     pub(in super::super) fn type_name(self) -> Option<&'static str> {
         match self {
             Kind::Mutex => Some("mutex"),
@@ -58,18 +58,19 @@ pub(in super::super) struct Endpoint {
     pub(in super::super) kind: Kind,
     /// Path and query.
     pub(in super::super) path: String,
-    /// How long the target measures before it answers.
+    /// How long the target measures before it responds.
     pub(in super::super) seconds: u64,
     /// Which of its types are stored.
     pub(in super::super) keeps: Keeps,
 }
 
-/// Which types of a file are stored: `heap` and `allocs` hold the same ones, and where both are scraped, each gives half.
+/// Which types of a file are stored: `heap` and `allocs` contain the same ones, and if both are scraped, each provides
+/// half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Keeps {
     /// All.
     All,
-    /// What is there at a moment.
+    /// The current state.
     Gauges,
     /// What counts from the start of the process.
     Counters,
@@ -90,7 +91,7 @@ pub(in super::super) struct Job {
     pub(in super::super) endpoints: Vec<Endpoint>,
 }
 
-/// Where the keys of a part stand, and what is wrong there.
+/// The location of a part's keys, and its problems.
 struct Part<'a> {
     places: &'a Node,
     /// Path of the part, as a prefix of its keys' paths.
@@ -99,13 +100,13 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Says what is wrong with a key of this part; where it is not written, in the line of the part.
+    /// Reports a problem with a key of this part; if the key is missing, at the line of the part.
     fn say(&mut self, key: &str, message: String) {
         let line = self.places.line_of(&format!("{}{key}", self.path));
         self.problems.push(Problem::new(line, message));
     }
 
-    /// The same of each of a list.
+    /// The same for each message of a list.
     fn say_all(&mut self, key: &str, messages: impl IntoIterator<Item = String>) {
         for message in messages {
             self.say(key, message);
@@ -113,7 +114,7 @@ impl Part<'_> {
     }
 }
 
-/// What a file comes to; `places` is the file as a tree, and `section` the path of the part of it that is meant, as a prefix.
+/// Resolves a file; `places` is the file as a tree, and `section` the path of the relevant part, as a prefix.
 pub(super) fn resolve(path: &Path, places: &Node, section: &str, file: File) -> Result<ScrapeConfig, Vec<Problem>> {
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let mut whole = Part {
@@ -214,7 +215,7 @@ fn job(raw: RawJob, global: &Global, folder: &Path, part: &mut Part<'_>) -> Job 
         part.say_all(&format!("relabel_configs[{at}]"), rule.problem());
     }
     let interval = raw.scrape_interval.unwrap_or(global.scrape_interval);
-    // What all jobs share need not fit the one that scrapes more often.
+    // The shared timeout may not fit a job that scrapes more often.
     let timeout = raw.scrape_timeout.unwrap_or(global.scrape_timeout.min(interval));
     if timeout > interval {
         let message = format!("`scrape_timeout` of job `{name}` is longer than its `scrape_interval`: shorten it");
@@ -239,7 +240,7 @@ fn endpoints(job: &str, prefix: &str, raw: RawProfiles, interval: Duration, part
     let kinds = BTreeMap::from([
         (Kind::Profile, (raw.profile, true)),
         (Kind::Heap, (raw.heap, true)),
-        // The same file as `heap`, after no collection of garbage.
+        // The same file as `heap`, without a preceding garbage collection.
         (Kind::Allocs, (raw.allocs, false)),
         (Kind::Mutex, (raw.mutex, true)),
         (Kind::Block, (raw.block, true)),

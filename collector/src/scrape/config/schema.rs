@@ -1,4 +1,4 @@
-//! The keys of a scrape configuration, as the file has them. The reference of keys is generated from the documentation of these fields.
+//! The keys of a scrape configuration. The reference of keys is generated from the documentation of these fields.
 
 use std::time::Duration;
 
@@ -161,7 +161,7 @@ pub(in super::super) struct DnsDiscovery {
     pub(in super::super) refresh_interval: Duration,
 }
 
-/// Records that are looked up.
+/// Supported record types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 enum Record {
     A,
@@ -171,7 +171,7 @@ enum Record {
     Srv,
 }
 
-/// What a name is asked for.
+/// What to look up for a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Lookup {
     /// Addresses, all with this port.

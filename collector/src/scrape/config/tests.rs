@@ -1,4 +1,4 @@
-//! Configurations that are read, and each that is refused with its line.
+//! Valid configurations, and invalid ones, each refused with its line.
 
 use std::path::Path;
 
@@ -133,7 +133,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             one_job("    static_configs: [{targets: ['http://a']}]\n"),
             4,
-            "`static_configs` is there twice",
+            "`static_configs` occurs twice",
         ),
         (one_job("").replace("127.0.0.1:1", "http://a/b"), 3, "`http://a/b`"),
         (format!("limits: {{max_targets: 0}}\n{}", one_job("")), 1, "max_targets"),
@@ -147,7 +147,7 @@ fn what_is_wrong_is_named_with_its_line() {
 }
 
 proptest::proptest! {
-    /// Keys and values in any place, in any nesting: read, or refused with a line.
+    /// Keys and values in any place and nesting: accepted, or refused with a line.
     #[test]
     fn text_of_any_kind_is_read_or_refused(
         lines in proptest::collection::vec((0usize..4, proptest::sample::select(vec![

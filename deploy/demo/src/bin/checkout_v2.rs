@@ -1,4 +1,4 @@
-//! The checkout service, second release: the one that may hold a regression.
+//! The checkout service, second release: the one that may contain a regression.
 
 use anyhow::Result;
 use clap::Parser;
@@ -13,7 +13,7 @@ struct Args {
     service: ServiceArgs,
     #[command(flatten)]
     callees: Callees,
-    /// The route this release makes slower; none if not given.
+    /// Route to make slower; by default none.
     #[arg(long)]
     plant: Option<Plant>,
 }

@@ -10,10 +10,10 @@ struct Args {
     /// Address to listen on.
     #[arg(long)]
     listen: SocketAddr,
-    /// Where checkout is reached: the proxy's outbound listener.
+    /// Address of checkout: the proxy's outbound listener.
     #[arg(long)]
     checkout: SocketAddr,
-    /// End when standard input is closed.
+    /// Exit when standard input is closed.
     #[arg(long)]
     exit_on_stdin_close: bool,
 }

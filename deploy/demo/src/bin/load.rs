@@ -8,25 +8,25 @@ use emberline_demo::load::{LoadOptions, Stream, run};
 
 #[derive(Parser)]
 struct Args {
-    /// The server to ask.
+    /// The server to send requests to.
     #[arg(long)]
     target: SocketAddr,
-    /// ROUTE=RATE, requests per second; may be given several times.
+    /// ROUTE=RATE, in requests per second; can be repeated.
     #[arg(long = "stream", required = true)]
     streams: Vec<Stream>,
-    /// Schedules follow from it.
+    /// Seed of the schedule.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the ledger is written.
+    /// Output file of the ledger.
     #[arg(long)]
     ledger: PathBuf,
-    /// Ends by itself after so many seconds.
+    /// Stop after this many seconds.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Seconds after which an unanswered request has failed.
+    /// Seconds after which an unanswered request counts as failed.
     #[arg(long, default_value_t = 10.0)]
     patience: f64,
-    /// End when standard input is closed.
+    /// Exit when standard input is closed.
     #[arg(long)]
     exit_on_stdin_close: bool,
 }

@@ -5,7 +5,7 @@ use crate::work::{Numbers, seed_of};
 const ITEMS: u64 = 40;
 const PAST_ORDERS: u64 = 1_400;
 
-/// The history as it is stored: one `day,cents,country` per line.
+/// The stored history: one `day,cents,country` per line.
 fn history(id: &str) -> String {
     let mut numbers = Numbers::new(seed_of(id));
     let mut text = String::new();
@@ -25,7 +25,7 @@ fn parse_history(text: &str) -> Vec<(u64, u64, u64)> {
     text.lines().filter_map(parse).collect()
 }
 
-/// Risk of an order, 0 to 100. With `parse_per_item` the history is read once for each item instead of once.
+/// Risk of an order, 0 to 100. With `parse_per_item` the history is parsed for each item instead of once.
 #[inline(never)]
 pub fn score_fraud_risk(id: &str, parse_per_item: bool) -> u64 {
     let text = history(id);

@@ -19,7 +19,7 @@ pub fn locate_parcel(id: &str) -> u64 {
 mod tests {
     use crate::checkout::{coupon::verify_coupon, fraud::score_fraud_risk, pricing::price_basket};
 
-    /// A regression that changed answers would be a bug, not a slowdown.
+    /// A regression that changed responses would be a bug, not a slowdown.
     #[test]
     fn the_slow_builds_give_the_same_answers() {
         for id in ["1", "42", "abc"] {

@@ -1,6 +1,6 @@
-//! A chunk of a recording: its head, its types, and its events.
+//! A chunk of a recording: its header, its types, and its events.
 //!
-//! Guarantee: an event is read within its own bytes; what its type has and nobody asks for is passed over.
+//! Guarantee: an event is read within its own bytes; fields of its type that are not needed are skipped.
 
 use std::borrow::Cow;
 
@@ -11,17 +11,17 @@ use super::{
 };
 use crate::formats::{read_error::ReadError, table::Table};
 
-/// Length of the head.
+/// Length of the header.
 const HEAD: usize = 68;
 
 /// One chunk.
 #[derive(Debug)]
 pub(super) struct Chunk<'a> {
-    /// At the beginning of the chunk.
+    /// At the start of the chunk.
     cursor: Cursor<'a>,
     /// Its bytes.
     pub(super) length: usize,
-    /// Where its last pool stands.
+    /// Position of its last pool.
     pub(super) pools_at: usize,
     /// When it began, nanoseconds since the Unix epoch.
     pub(super) start_ns: i64,
@@ -32,7 +32,7 @@ pub(super) struct Chunk<'a> {
     pub(super) types: Types<'a>,
 }
 
-/// What is read of an event; what its type does not have is `None`.
+/// The fields read from an event; those that its type does not have are `None`.
 #[derive(Debug, Default)]
 pub(super) struct Event<'a> {
     pub(super) stack: Option<i64>,
@@ -43,14 +43,14 @@ pub(super) struct Event<'a> {
     pub(super) allocation_size: Option<i64>,
     pub(super) samples: Option<i64>,
     pub(super) failed: Option<bool>,
-    /// Of a setting: which event it is about.
+    /// For a setting: the event that it concerns.
     pub(super) about: Option<i64>,
     pub(super) name: Option<Cow<'a, str>>,
     pub(super) value: Option<Cow<'a, str>>,
 }
 
 impl<'a> Chunk<'a> {
-    /// Reads the chunk that begins at a place of the file.
+    /// Reads the chunk that begins at a position in the file.
     pub(super) fn read(file: &'a [u8], base: usize, table: &mut Table) -> Result<Chunk<'a>, ReadError> {
         let rest = &file[base..];
         let head = rest.get(..HEAD).filter(|head| head.starts_with(MAGIC));
@@ -114,7 +114,7 @@ impl<'a> Chunk<'a> {
         })
     }
 
-    /// At a place of the chunk.
+    /// A cursor at a position in the chunk.
     pub(super) fn at(&self, at: usize) -> Cursor<'a> {
         Cursor { at, ..self.cursor }
     }
@@ -124,7 +124,7 @@ impl<'a> Chunk<'a> {
         i64::try_from(ns).unwrap_or(i64::MAX)
     }
 
-    /// Calls `each` with every event of a name.
+    /// Calls `each` with every event of that name.
     pub(super) fn events(
         &self,
         name: &str,

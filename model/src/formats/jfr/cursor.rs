@@ -1,18 +1,18 @@
-//! Numbers and texts of a chunk.
+//! Numbers and text in a chunk.
 //!
-//! Guarantee: nothing is read outside the chunk, and no length of the file is used to make room.
+//! Guarantee: nothing is read outside the chunk, and no length from the file determines an allocation.
 
 use std::borrow::Cow;
 
 use crate::formats::read_error::ReadError;
 
-/// Longest text that is kept, in bytes; what is longer is cut.
+/// Longest text kept, in bytes; longer text is truncated.
 const MAX_TEXT: usize = 16 << 10;
 
 /// A text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Text<'a> {
-    /// There is none.
+    /// No text.
     None,
     /// The text itself.
     Plain(Cow<'a, str>),
@@ -20,16 +20,16 @@ pub(super) enum Text<'a> {
     Pooled(i64),
 }
 
-/// A place in a chunk.
+/// A position in a chunk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
     /// The chunk.
     pub(super) bytes: &'a [u8],
-    /// Where it is read.
+    /// The current position.
     pub(super) at: usize,
     /// Where the chunk begins in the file, for messages.
     pub(super) base: usize,
-    /// Whole numbers take only the bytes they need.
+    /// Integers take only the bytes they need.
     pub(super) compressed: bool,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Cursor<'a> {
         Ok(self.take(1)?[0])
     }
 
-    /// A whole number: of so many bytes where numbers are not compressed.
+    /// An integer, of `bytes` bytes if numbers are not compressed.
     pub(super) fn whole(&mut self, bytes: usize) -> Result<i64, ReadError> {
         if !self.compressed {
             let sign = bytes.min(8) * 8;
@@ -84,7 +84,7 @@ impl<'a> Cursor<'a> {
         Ok(i64::from(self.whole(4)? as i32))
     }
 
-    /// A number of things that take a byte each at least, or none.
+    /// A number of items that take at least a byte each.
     pub(super) fn count(&mut self) -> Result<usize, ReadError> {
         let at = self.at;
         let count = usize::try_from(self.int()?)
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// As the JDK writes numbers: seven bits per byte, the ninth whole.
+    /// As the JDK writes numbers: seven bits per byte, the ninth byte whole.
     fn compress(value: i64) -> Vec<u8> {
         let mut rest = value as u64;
         let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
-//! The pools of a chunk: stacks, methods, classes and texts that events and each other mention by number.
+//! The pools of a chunk: stacks, methods, classes and strings that events and pools refer to by number.
 //!
-//! Guarantees: of the pools only the places of entries are kept, and charged; a stack is read when an event mentions it.
-//! Pools lead from the last of the chunk to earlier ones, never forward, so that they end.
+//! Guarantees: of the pools, only the positions of entries are kept, and charged; a stack is read when an event refers
+//! to it. The chunk's last pool leads to earlier ones, never forward, so that the chain ends.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -29,12 +29,12 @@ const KEPT: [&str; 5] = [
     "java.lang.String",
 ];
 
-/// Places of the entries of a chunk.
+/// Positions of the entries of a chunk.
 pub(super) struct Pools {
-    /// Number of the type and place, by number in the pool.
+    /// Type id and position, by number in the pool.
     places: [HashMap<i64, usize>; KEPT.len()],
     ids: [Option<i64>; KEPT.len()],
-    /// Rows of stacks, and whether they were cut.
+    /// Rows of stacks, and whether they were truncated.
     rows: HashMap<i64, (usize, bool)>,
     /// Locations by method and line.
     frames: HashMap<(i64, i64), u32>,
@@ -42,7 +42,7 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    /// Reads where the entries stand.
+    /// Reads the positions of the entries.
     pub(super) fn read(chunk: &Chunk<'_>, table: &mut Table) -> Result<Pools, ReadError> {
         let mut pools = Pools {
             places: Default::default(),
@@ -99,7 +99,7 @@ impl Pools {
         self.places[pool].get(&number).map(|&at| chunk.at(at))
     }
 
-    /// A number of the pool of another type, out of the entry at a place.
+    /// The entry's fields `wanted`, which are numbers in other pools; 0 where missing.
     fn references<const N: usize>(
         &self,
         chunk: &Chunk<'_>,
@@ -164,7 +164,7 @@ impl Pools {
             let (class, method) = (self.symbol(chunk, class_name)?, self.symbol(chunk, name)?);
             let name = match (&*class, &*method) {
                 ("", method) => method.to_owned(),
-                // Native frames of async-profiler have a library for a class, or nothing.
+                // async-profiler's native frames have a library in place of a class, or nothing.
                 (class, method) => format!("{}.{method}", class.replace('/', ".")),
             };
             table.charge(64 + name.len())?;
@@ -173,7 +173,7 @@ impl Pools {
         Ok(self.names.get(&number).map_or("", String::as_str))
     }
 
-    /// The row of a stack, and whether the stack was cut; a stack that is not there is unknown.
+    /// The row of a stack, and whether the stack was truncated; a stack that is missing is unknown.
     pub(super) fn row(
         &mut self,
         chunk: &Chunk<'_>,

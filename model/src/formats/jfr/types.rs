@@ -1,7 +1,7 @@
-//! What the metadata of a chunk says about its types.
+//! What a chunk's metadata says about its types.
 //!
-//! Guarantees: types are charged as they are read; passing over a value costs a step for every field, and a chunk has so
-//! many steps as its bytes allow, so that types that hold themselves, or arrays of nothing, end.
+//! Guarantees: types are charged as they are read; skipping a value costs a step per field, and a chunk has as many
+//! steps as its bytes allow, so that recursive types, or arrays of nothing, end.
 
 use std::{borrow::Cow, cell::Cell, collections::HashMap};
 
@@ -11,10 +11,10 @@ use crate::formats::{read_error::ReadError, table::Table};
 /// Deepest nesting of the metadata and of values.
 const MAX_DEPTH: usize = 16;
 
-/// What a value is made of.
+/// What a value consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A whole number of so many bytes.
+    /// An integer of so many bytes.
     Whole(usize),
     /// So many bytes, never compressed.
     Fixed(usize),
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 pub(super) struct Field<'a> {
     pub(super) name: Cow<'a, str>,
     pub(super) class: i64,
-    /// A number in the pool of the type stands for the value.
+    /// The value is a number in the pool of the type.
     pub(super) pooled: bool,
     pub(super) array: bool,
     /// In ticks of the chunk's clock.
@@ -72,14 +72,14 @@ struct Reader<'a, 't> {
 }
 
 impl<'a> Reader<'a, '_> {
-    /// The place of a text.
+    /// The index of a string.
     fn string(&mut self) -> Result<usize, ReadError> {
         let index = usize::try_from(self.cursor.int()?).ok();
         let found = index.filter(|index| *index < self.strings.len());
         found.ok_or_else(|| self.cursor.error("the metadata refers to a missing string"))
     }
 
-    /// The value of an attribute, not copied: texts are long and mentions of them short.
+    /// The value of an attribute, not copied: strings may be long and references to them short.
     fn get(&self, attributes: &[(usize, usize)], wanted: &str) -> Option<&Cow<'a, str>> {
         let found = attributes.iter().find(|(key, _)| self.strings[*key] == wanted);
         found.map(|(_, value)| &self.strings[*value])
@@ -91,7 +91,7 @@ impl<'a> Reader<'a, '_> {
         Ok(name)
     }
 
-    /// Reads an element; classes are added, fields go to the class that is open.
+    /// Reads an element; classes are added, fields belong to the enclosing class.
     fn element(&mut self, open: Option<i64>, depth: usize) -> Result<(), ReadError> {
         if depth > MAX_DEPTH {
             return Err(self.cursor.error(format!("metadata nests deeper than {MAX_DEPTH}")));
@@ -151,13 +151,13 @@ impl<'a> Reader<'a, '_> {
 }
 
 impl<'a> Types<'a> {
-    /// Reads the metadata at a place of the chunk.
+    /// Reads the metadata at a position in the chunk.
     pub(super) fn read(mut cursor: Cursor<'a>, table: &mut Table) -> Result<Types<'a>, ReadError> {
         cursor.int()?;
         if cursor.long()? != 0 {
             return Err(cursor.error("no metadata at the declared offset"));
         }
-        // Start, duration, number of the metadata.
+        // Start, duration, metadata id.
         for _ in 0..3 {
             cursor.long()?;
         }
@@ -193,7 +193,7 @@ impl<'a> Types<'a> {
         self.by_id.get(&id)
     }
 
-    /// The name of a type; empty when there is none.
+    /// The name of a type; empty if there is none.
     pub(super) fn name_of(&self, id: i64) -> &str {
         self.get(id).map_or("", |class| &class.name)
     }
@@ -213,7 +213,7 @@ impl<'a> Types<'a> {
             .ok_or_else(|| cursor.error(format!("a value has type {id}, which the metadata does not define")))
     }
 
-    /// Counts a step.
+    /// Counts one step.
     pub(super) fn step(&self, cursor: &Cursor<'_>) -> Result<(), ReadError> {
         let left = self.steps.get().checked_sub(1);
         self.steps
@@ -221,7 +221,7 @@ impl<'a> Types<'a> {
         Ok(())
     }
 
-    /// Passes over the value of a field.
+    /// Skips the value of a field.
     pub(super) fn skip_field(&self, cursor: &mut Cursor<'_>, field: &Field<'_>, depth: usize) -> Result<(), ReadError> {
         let times = if field.array { cursor.count()? } else { 1 };
         for _ in 0..times {
@@ -235,7 +235,7 @@ impl<'a> Types<'a> {
         Ok(())
     }
 
-    /// Passes over a value of a type.
+    /// Skips a value of a type.
     pub(super) fn skip(&self, cursor: &mut Cursor<'_>, class: i64, depth: usize) -> Result<(), ReadError> {
         if depth > MAX_DEPTH {
             return Err(cursor.error(format!("values nest deeper than {MAX_DEPTH}")));

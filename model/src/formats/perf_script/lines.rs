@@ -1,7 +1,7 @@
-//! The lines of `perf script`: the head of a sample, its frames, and the source lines below them.
+//! The lines of `perf script`: the header of a sample, its frames, and the source lines below them.
 //!
-//! Guarantees: a command may hold blanks and numbers; of an event only the modifiers are cut; files that are gone and files
-//! with brackets in their path are one file.
+//! Guarantees: a command may contain blanks and numbers; only modifiers are cut from an event; deleted files and files
+//! with brackets in their path are recognised.
 
 use crate::formats::{NS, text_frame};
 
@@ -9,14 +9,14 @@ use crate::formats::{NS, text_frame};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Head<'t> {
     pub(super) command: &'t str,
-    /// Who ran: the processor where it is named, otherwise the thread.
+    /// Where it ran: the processor if named, otherwise the thread.
     pub(super) lane: &'t str,
     pub(super) time_ns: Option<i64>,
     pub(super) period: Option<i64>,
     pub(super) event: &'t str,
 }
 
-/// True when the text looks like one of `perf script`: its first line is the head of a sample.
+/// True if the text looks like output of `perf script`: its first line is the header of a sample.
 pub(in crate::formats) fn looks_like(text: &str) -> bool {
     let first = text
         .lines()
@@ -24,7 +24,7 @@ pub(in crate::formats) fn looks_like(text: &str) -> bool {
     first.is_some_and(|line| head(line).is_some())
 }
 
-/// Words of a line with the places at which they begin.
+/// Words of a line with their positions.
 fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
     line.split_ascii_whitespace()
         .map(|word| (word.as_ptr() as usize - line.as_ptr() as usize, word))
@@ -36,7 +36,7 @@ pub(super) fn head(line: &str) -> Option<Head<'_>> {
         return None;
     }
     let line = line.trim();
-    // A command may hold blanks and numbers: what stands before the time is read from there back.
+    // A command may contain blanks and numbers: what precedes the time is read from there backwards.
     let time = words(line).find_map(|(at, word)| Some((at, word, seconds_as_ns(word.strip_suffix(':')?)?)));
     let (before, after, time_ns) = match time {
         Some((at, word, time)) => (&line[..at], &line[at + word.len()..], Some(time)),
@@ -89,7 +89,7 @@ fn is_id(word: &str) -> bool {
         && word.bytes().all(|b| b.is_ascii_digit() || b == b'/')
 }
 
-/// Flags of interrupts (`d.h.`), which stand between the processor and the time.
+/// Interrupt flags (`d.h.`), between the processor and the time.
 fn is_flags(word: &str) -> bool {
     word.len() >= 4
         && word.bytes().all(|byte| {
@@ -138,7 +138,7 @@ pub(super) struct FrameLine<'t> {
     pub(super) line: u32,
 }
 
-/// `address symbol+0x12 (file)`: the symbol, or the file in brackets where there is none.
+/// `address symbol+0x12 (file)`: the symbol, or the file in brackets if there is none.
 pub(super) fn frame(line: &str) -> Option<FrameLine<'_>> {
     let line = line.trim();
     let (address, rest) = line.split_once(' ')?;
@@ -165,9 +165,9 @@ pub(super) fn frame(line: &str) -> Option<FrameLine<'_>> {
     })
 }
 
-/// Splits at the bracket that closes at the end; files and symbols may hold brackets of their own.
+/// Splits off the file in brackets at the end; files and symbols may contain brackets, too.
 fn symbol_and_file(rest: &str) -> (&str, &str) {
-    // Symbols end in an offset before the file, unless they are unknown or the offset was not asked for.
+    // Symbols end in an offset before the file, unless they are unknown or the offset was not requested.
     let split = |at: usize| {
         (
             rest[..at].trim(),
@@ -185,7 +185,7 @@ fn symbol_and_file(rest: &str) -> (&str, &str) {
     if let Some(at) = after_offset {
         return split(at);
     }
-    // A path begins with `/`, a module of the kernel with `[`.
+    // A path begins with `/`, a kernel module with `[`.
     let at = [" (/", " (["].iter().filter_map(|start| rest.find(start)).min();
     match at.or_else(|| rest.rfind(" (")) {
         Some(at) if rest.trim_end().ends_with(')') => split(at),
@@ -193,7 +193,7 @@ fn symbol_and_file(rest: &str) -> (&str, &str) {
     }
 }
 
-/// `[shop]` of `/usr/bin/shop (deleted)`; what is named in brackets already stays as it is.
+/// `[shop]` for `/usr/bin/shop (deleted)`; a name already in brackets is unchanged.
 fn name_of_file(file: &str) -> String {
     let file = file.trim_end().strip_suffix(" (deleted)").unwrap_or(file.trim_end());
     let name = file.rsplit('/').next().unwrap_or_default();
@@ -204,7 +204,7 @@ fn name_of_file(file: &str) -> String {
     }
 }
 
-/// `price.c:12`, the line below a frame that `-F +srcline` asks for; also `??:0` and `libc.so.6[29d8f]`.
+/// `price.c:12`, the line below a frame with `-F +srcline`; also `??:0` and `libc.so.6[29d8f]`.
 pub(super) fn source_line(line: &str) -> Option<(&str, u32)> {
     if !line.starts_with([' ', '\t']) {
         return None;

@@ -1,6 +1,6 @@
-//! How the names of a message in JSON and its numbers in protobuf are written down.
+//! The JSON names and protobuf numbers of a message.
 
-/// How a field is written in JSON and in protobuf.
+/// How a field is encoded in JSON and in protobuf.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     /// An object.
@@ -23,11 +23,11 @@ pub(crate) enum Kind {
     Bool,
     /// An enumeration: a number, or one of these names, which count from 0.
     Enum(&'static [&'static str]),
-    /// A name that means that the sender speaks a layout that is not read; the text says which.
+    /// A name used only by an unsupported layout; the text says which.
     Refused(&'static str),
 }
 
-/// One name of a message.
+/// One field of a message.
 pub(crate) struct Field {
     pub(crate) name: &'static str,
     pub(crate) number: u32,
@@ -35,7 +35,7 @@ pub(crate) struct Field {
     pub(crate) repeated: bool,
 }
 
-/// The names of a message.
+/// The fields of a message.
 pub(crate) struct Schema {
     pub(crate) name: &'static str,
     pub(crate) fields: &'static [Field],

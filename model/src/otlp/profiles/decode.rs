@@ -1,7 +1,8 @@
 //! OTLP profiles → profiles.
 //!
-//! Guarantees: an index is looked up only in its table, and a broken one refuses the request; what a request unfolds to is charged
-//! to one allowance before it is built; a profile that says nothing usable is left out and counted, and the others are read.
+//! Guarantees: an index is looked up only in its table, and an invalid one refuses the request; what a request expands
+//! to is charged to one allowance before it is built; a profile without usable data is dropped and counted, and the
+//! others are read.
 
 use std::{borrow::Cow, cell::Cell, collections::HashMap};
 
@@ -34,7 +35,7 @@ pub enum DecodeError {
     /// Not the protobuf of a profiles request.
     #[error("{0}")]
     Protobuf(#[from] prost::DecodeError),
-    /// The bytes do not even hold fields.
+    /// The bytes are not even protobuf fields.
     #[error("not protobuf: {0}")]
     Wire(&'static str),
     /// Fields that belong to different versions.
@@ -45,7 +46,7 @@ pub enum DecodeError {
         "the profiles have no dictionary: it was lost in transit, or the sender uses OTLP profiles 1.6, which has none"
     )]
     NoDictionary,
-    /// More sample types in one profile than anyone has.
+    /// More sample types in one profile than is plausible.
     #[error("a profile has {types} sample types; the limit is {limit}")]
     SampleTypes {
         /// How many there are.
@@ -61,13 +62,13 @@ pub enum DecodeError {
         /// Types of the profile.
         types: usize,
     },
-    /// Overlapping stacks that unfold to more than is kept.
+    /// Overlapping stacks that expand to more than is kept.
     #[error("the request's stacks have more than {limit} frames in total; send fewer samples at once")]
     Frames {
         /// How many there may be.
         limit: usize,
     },
-    /// What it unfolds to needs too much memory.
+    /// Its expansion needs too much memory.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
     /// An index is outside its table.
@@ -82,13 +83,13 @@ pub enum DecodeError {
     },
 }
 
-/// Takes the profiles out of a request. A broken table refuses the whole request (the sender is wrong about all
-/// of it); a profile without a service is left out and counted.
+/// Reads the profiles of a request. An invalid table refuses the whole request (the sender is wrong about all of it); a
+/// profile without a service is dropped and counted.
 pub fn decode_profiles(request: &ExportProfilesServiceRequest) -> Result<Decoded, DecodeError> {
     decode_profiles_within(request, u64::MAX)
 }
 
-/// [`decode_profiles`], of a request that may unfold to so many bytes of memory.
+/// [`decode_profiles`] for a request that may expand to at most `limit` bytes of memory.
 pub fn decode_profiles_within(request: &ExportProfilesServiceRequest, limit: u64) -> Result<Decoded, DecodeError> {
     let mut decoded = Decoded::default();
     let any_profile = request
@@ -131,7 +132,7 @@ pub fn decode_profiles_within(request: &ExportProfilesServiceRequest, limit: u64
             }
             let (parts, negative) = parts_of(profile, duration);
             if negative > 0 {
-                // The positive half of a difference is no difference.
+                // The positive half of a difference is not a difference.
                 decoded.leave_out(Rejected::of("negative_value", &profile_type.0, samples));
                 continue;
             }
@@ -139,7 +140,7 @@ pub fn decode_profiles_within(request: &ExportProfilesServiceRequest, limit: u64
                 let mut model = reader.profile(profile, part)?;
                 samples_as_time([&mut model], &types);
                 if at > 0 {
-                    // What was lost is said once.
+                    // Losses are reported once.
                     model.stats = ProfileStats {
                         rate_hz: model.stats.rate_hz,
                         ..ProfileStats::default()
@@ -187,7 +188,7 @@ impl Reader<'_> {
         at(&self.dictionary.string_table, index, "string").map(String::as_str)
     }
 
-    /// The resource with every name and text in place: senders may refer to the string table.
+    /// The resource with all references to the string table resolved.
     fn resource(&self, resource: &Resource) -> Result<Resource, DecodeError> {
         let mut attributes = Vec::with_capacity(resource.attributes.len());
         for attribute in &resource.attributes {
@@ -211,7 +212,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A value; text that is in the string table is taken from there.
+    /// A value, with its reference to the string table resolved.
     fn value<'s>(&'s self, value: &'s Value) -> Result<Cow<'s, Value>, DecodeError> {
         Ok(match value {
             Value::StringValueStrindex(index) => Cow::Owned(Value::StringValue(self.string(*index)?.to_owned())),
@@ -311,7 +312,7 @@ impl Reader<'_> {
             let link = at(&self.dictionary.link_table, link_index, "link")?;
             let trace_id = <[u8; 16]>::try_from(link.trace_id.as_slice()).unwrap_or_default();
             let span_id = <[u8; 8]>::try_from(link.span_id.as_slice()).map_or(0, u64::from_be_bytes);
-            // Zeros, and identifiers of another length, name nothing.
+            // Zeros, and identifiers of another length, identify nothing.
             if let Some(&(stack, label_set)) = placed.get(&linked.sample)
                 && (trace_id != [0; 16] || span_id != 0)
             {
@@ -419,7 +420,7 @@ impl Reader<'_> {
             let mut frames = Vec::with_capacity(source.lines.len());
             for line in &source.lines {
                 let function = at(&self.dictionary.function_table, line.function_index, "function")?;
-                // Some writers know only what the linker calls it.
+                // Some writers have only the linker's name.
                 let name = match self.string(function.name_strindex)? {
                     "" => self.string(function.system_name_strindex)?,
                     name => name,

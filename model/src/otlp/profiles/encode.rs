@@ -1,7 +1,7 @@
 //! Profiles → OTLP profiles.
 //!
-//! Guarantees: every table begins with the entry that means "unset", as the format asks; each text and attribute is in its table
-//! once; what [`super::decode_profiles`] reads of it is the window that was written.
+//! Guarantees: every table begins with the entry that means "unset", as the format requires; each string and attribute
+//! is in its table once; [`super::decode_profiles`] returns the window that was written.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use crate::{
     workload::LabelSet,
 };
 
-/// Interns what the dictionary tables hold; entry 0 of each is "unset".
+/// Interns the contents of the dictionary tables; entry 0 of each is "unset".
 struct Tables {
     dictionary: otlp::ProfilesDictionary,
     strings: HashMap<String, i32>,
@@ -76,7 +76,7 @@ impl Tables {
     }
 }
 
-/// Encodes the profiles of one window; a window without samples still says that it was one.
+/// Encodes the profiles of one window, even if it has no samples.
 pub fn encode_profiles(window: &WorkloadWindow) -> ExportProfilesServiceRequest {
     let mut tables = Tables::new();
     let profiles = window.profiles.iter().map(|p| encode_profile(p, &mut tables)).collect();
@@ -102,7 +102,7 @@ fn encode_profile(profile: &Profile, tables: &mut Tables) -> otlp::Profile {
             "" => Vec::new(),
             build_id => vec![tables.text_attribute(names::BUILD_ID, build_id)],
         };
-        // Start and file offset 0: addresses below are file offsets already.
+        // Start and file offset 0: addresses below are already file offsets.
         tables.dictionary.mapping_table.push(otlp::Mapping {
             filename_strindex,
             attribute_indices,

@@ -487,7 +487,7 @@ impl Http2Pool {
                 address: self.dial.address().clone(),
                 source: io::Error::new(
                     io::ErrorKind::ConnectionAborted,
-                    format!("the connection ended before HTTP/2 settings came{why}"),
+                    format!("the connection ended before the HTTP/2 settings arrived{why}"),
                 ),
             });
         }

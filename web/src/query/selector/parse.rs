@@ -1,9 +1,8 @@
-//! The text of a selector: `{service="checkout", version=~"v1|v2"}`, the profile type in front of the brace if there
-//! is one.
+//! The text of a selector: `{service="checkout", version=~"v1|v2"}`, optionally preceded by the profile type.
 //!
-//! Guarantees: any text gives a selector or a sentence that says what is wrong and where, without panic; length, number
-//! of matchers and size of a compiled regular expression are bounded, and matching takes time linear in the value.
-//! Regular expressions match the whole value.
+//! Guarantees: any text gives a selector or a sentence that says what is wrong and where, without panicking; length,
+//! number of matchers and size of a compiled regular expression are bounded, and matching takes time linear in the
+//! value. Regular expressions match the whole value.
 
 use regex::{Regex, RegexBuilder};
 
@@ -16,7 +15,7 @@ const MAX_COMPILED_BYTES: usize = 1 << 20;
 /// The most matchers.
 const MAX_MATCHERS: usize = 32;
 
-/// What a value must be like.
+/// A condition on a value.
 #[derive(Debug, Clone)]
 pub(crate) enum Test {
     /// `=`
@@ -44,7 +43,7 @@ impl Test {
 /// One condition.
 #[derive(Debug, Clone)]
 pub(crate) struct Matcher {
-    /// The label's name as it was written.
+    /// The label's name as written.
     pub(crate) name: String,
     /// The condition on its value.
     pub(crate) test: Test,
@@ -53,13 +52,13 @@ pub(crate) struct Matcher {
 /// A selector as written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Written {
-    /// What stood in front of the brace.
+    /// What precedes the brace.
     pub(crate) profile_type: Option<String>,
-    /// All must pass.
+    /// All must hold.
     pub(crate) matchers: Vec<Matcher>,
 }
 
-/// Reads a selector. The error is a sentence.
+/// Parses a selector. The error is a sentence.
 pub(crate) fn parse(text: &str) -> Result<Written, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("the selector is longer than {MAX_BYTES} bytes"));
@@ -117,7 +116,7 @@ impl<'a> Reader<'a> {
                 "expected {expected} at character {place}, found `{}`",
                 found.escape_debug()
             ),
-            None => format!("expected {expected} at character {place}, where the selector ends"),
+            None => format!("expected {expected} at character {place}, but the selector ends there"),
         }
     }
 
@@ -185,7 +184,7 @@ impl<'a> Reader<'a> {
                 Some((_, 't')) => value.push('\t'),
                 Some((_, 'r')) => value.push('\r'),
                 Some((_, escaped @ ('\\' | '"' | '\'' | '`'))) => value.push(escaped),
-                // `\d` and the like reach the regular expression as they are.
+                // `\d` and the like reach the regular expression unchanged.
                 Some((_, other)) => value.extend(['\\', other]),
                 None => break,
             }
@@ -212,7 +211,7 @@ fn compile(name: &str, pattern: &str) -> Result<Regex, String> {
                     "the regular expression for `{name}` needs more than {MAX_COMPILED_BYTES} bytes: use a simpler one"
                 )
             }
-            // The parser draws a picture of several lines; its last line is the reason.
+            // The parser draws a multi-line picture; its last line is the reason.
             error => {
                 let text = error.to_string();
                 let reason = text
@@ -273,7 +272,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         for (selector, said) in [
-            ("{", "expected a label name at character 2, where the selector ends"),
+            ("{", "expected a label name at character 2, but the selector ends there"),
             ("{a", "expected one of `=`, `!=`, `=~`, `!~` at character 3"),
             ("{a=b}", "expected a quoted value at character 4, found `b`"),
             ("{a=\"b}", "expected the closing `\"` at character 7"),

@@ -66,8 +66,8 @@ function NothingYet({ isFiltered }: { isFiltered: boolean }) {
   return (
     <Empty title={isFiltered ? "No alert of this kind" : "No alerts"}>
       <p>
-        Watched now: p50 and p90 on the server side, per route, of every edge whose destination has at least two releases. If nothing changed, an edge raises a
-        false alarm at most 1 in 1000 times.
+        Watched now: latency on the server side and failed requests, per route, of every edge whose destination has at least two releases. If nothing changed, a
+        latency alert fires at most once in 100 watches, an error alert once in 1,000.
       </p>
       <ul>
         <li>
@@ -79,7 +79,7 @@ function NothingYet({ isFiltered }: { isFiltered: boolean }) {
             : `${several.map((service) => service.service).join(", ")}: more than one release, being compared`}
         </li>
       </ul>
-      <p class="soft">A verdict needs at least two windows of 10 seconds from both releases; the first window of a new release is skipped.</p>
+      <p class="soft">A slowdown of 2.5 times or more is reported after a minute or two, a smaller one after at least five minutes.</p>
     </Empty>
   );
 }
