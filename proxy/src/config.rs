@@ -116,8 +116,8 @@ pub struct Config {
     /// How long a stopping proxy or a removed listener waits for requests in flight, in seconds, 0 to 3600.
     #[serde(default = "defaults::drain_seconds", deserialize_with = "scalar::drain_seconds")]
     pub drain_seconds: u64,
-    /// How long a stopping proxy goes on serving while `/ready` answers 503, in seconds, 0 to 3600, so that load balancers and
-    /// Kubernetes look elsewhere before connections are closed. `drain_seconds` begins after it.
+    /// How long a stopping proxy keeps serving while `/ready` answers 503, in seconds, 0 to 3600, so that load
+    /// balancers and Kubernetes stop sending traffic before connections are closed. `drain_seconds` begins after it.
     #[serde(default, deserialize_with = "scalar::drain_seconds")]
     pub drain_delay_seconds: u64,
 }
@@ -269,24 +269,25 @@ pub struct Inbound {
     /// HTTP version towards the application: `same` as the caller's, `http1` or `http2`.
     #[serde(default)]
     pub upstream_protocol: UpstreamProtocol,
-    /// Whether caller identity headers are trusted. An untrusted caller cannot choose what is sampled and does not learn who
-    /// answers. Default: callers with private addresses are trusted if the listener's own address is private or unspecified.
+    /// Whether caller identity headers are trusted. An untrusted caller cannot choose what is sampled and does not
+    /// learn who responds. Default: callers with private addresses are trusted if the listener's own address is private
+    /// or unspecified.
     #[serde(default)]
     pub identity: Option<IdentityRule>,
-    /// What the application is told of where a request came from, in `x-forwarded-for`, `x-forwarded-proto`, `x-forwarded-host` and
-    /// `forwarded`: what the caller says (`keep`), that with the caller's address behind it (`append`), or only what is known
-    /// here (`replace`).
+    /// What the application is told about the origin of a request, in `x-forwarded-for`, `x-forwarded-proto`,
+    /// `x-forwarded-host` and `forwarded`: what the caller says (`keep`), the same followed by the caller's address
+    /// (`append`), or only what the proxy knows (`replace`).
     #[serde(default)]
     pub forwarded: ForwardedMode,
     /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
-    /// Networks (CIDR) of load balancers whose connections begin with a PROXY protocol header, version 1 or 2. The address that it
-    /// names is the caller's in everything but `limits`. From these networks a connection without one is closed
-    /// (`no_proxy_header`); from others, a header is not accepted.
+    /// Networks (CIDR) of load balancers whose connections begin with a PROXY protocol header, version 1 or 2. The
+    /// address that it names counts as the caller's in everything but `limits`. From these networks, a connection
+    /// without one is closed (`no_proxy_header`); from others, a header is not accepted.
     #[serde(default)]
     pub proxy_protocol: Vec<Network>,
-    /// What requests pass before the application, in order, and responses in reverse.
+    /// Filters that requests pass before the application, in order, and responses in reverse.
     #[serde(default)]
     pub filters: Vec<FilterConfig>,
     /// TLS; unset accepts plaintext. Paths are relative to this file's directory.
@@ -301,16 +302,18 @@ pub struct Inbound {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outbound {
-    /// Address to listen on. Entries with the same address share a listener, and are told by `hosts`; with port 0, each has its own.
+    /// Address to listen on. Entries with the same address share a listener, and are distinguished by `hosts`; with
+    /// port 0, each has its own.
     #[serde(deserialize_with = "scalar::socket_address")]
     pub listen: SocketAddr,
     /// Name of the destination service.
     #[serde(deserialize_with = "scalar::name")]
     pub service: String,
-    /// Hosts (`Host`, `:authority`) whose requests are for this service: `cart`, `cart.shop.svc`, or `*.cart.example` for all names
-    /// that end so. Exact ones win, then the longest wildcard. With a port (`cart:8080`) only for that port; a request without one
-    /// has port 80. Default: every host that no other entry of the listener lists. A request for a host that nobody takes is
-    /// answered 404 (`no_route`). `[]` is for a service that only rules of other entries lead to.
+    /// Hosts (`Host`, `:authority`) whose requests are for this service: `cart`, `cart.shop.svc`, or `*.cart.example`
+    /// for all names that end like that. Exact ones win, then the longest wildcard. With a port (`cart:8080`) only for
+    /// that port; a request without one means port 80. Default: every host that no other entry of the listener lists. A
+    /// request for a host that no entry matches is answered 404 (`no_route`). `[]` is for a service that only rules of
+    /// other entries lead to.
     #[serde(default)]
     pub hosts: Option<Vec<HostPattern>>,
     /// Path templates of the destination service's API.
@@ -318,20 +321,20 @@ pub struct Outbound {
     pub routes: Vec<Template>,
     /// Addresses of the service's instances.
     pub destinations: Vec<DestinationConfig>,
-    /// More clusters of the service, such as a canary, which get what `rules` lead to them.
+    /// More clusters of the service, such as a canary, which get the requests that `rules` send to them.
     #[serde(default)]
     pub clusters: Vec<ClusterConfig>,
     /// Which cluster gets a request. The first rule whose conditions all hold decides; without one it is `destinations`.
     #[serde(default)]
     pub rules: Vec<RuleConfig>,
-    /// What requests pass before the service, in order, and responses in reverse.
+    /// Filters that requests pass before the service, in order, and responses in reverse.
     #[serde(default)]
     pub filters: Vec<FilterConfig>,
     /// TLS towards the destinations; unset sends plaintext. Paths are relative to this file's directory.
     #[serde(default)]
     pub tls: Option<OutboundTls>,
-    /// Who gets the next request or TCP connection: endpoints in turn, at random, the less busy of two, the faster of two, or by
-    /// the hash of a key (`ring_hash`, `maglev`). All respect weights.
+    /// Which endpoint gets the next request or TCP connection: each in turn, one at random, the less busy of two, the
+    /// faster of two, or by the hash of a key (`ring_hash`, `maglev`). All respect weights.
     #[serde(default)]
     pub balancer: BalancerKind,
     /// The key of `ring_hash` and `maglev`. Requests without it go to a random endpoint, as do TCP connections unless it is
@@ -366,7 +369,7 @@ pub struct Outbound {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationConfig {
-    /// `host:port`; a name is all its addresses, which are looked up again when its TTL expires.
+    /// `host:port`; a name stands for all its addresses, which are looked up again when its TTL expires.
     pub address: Address,
     /// Share of the requests, relative to the other destinations' weights; 0 sends none. At most 1000000.
     #[serde(default = "defaults::weight", deserialize_with = "scalar::weight")]
@@ -398,8 +401,9 @@ pub struct Limits {
     /// quarter of that time later.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub keep_alive_ms: u64,
-    /// How long a caller's connection is used, give or take a tenth, in milliseconds, or `none`. Requests in flight complete: over HTTP/1.1
-    /// the next response says `Connection: close`, over HTTP/2 a GOAWAY is sent. TCP and WebSocket connections have no age.
+    /// How long a caller's connection is used, give or take a tenth, in milliseconds, or `none`. Requests in flight
+    /// complete: over HTTP/1.1 the next response says `Connection: close`, over HTTP/2 a GOAWAY is sent. TCP and
+    /// WebSocket connections do not retire.
     #[serde(
         deserialize_with = "scalar::milliseconds_or_none",
         serialize_with = "scalar::or_none"
@@ -452,7 +456,8 @@ pub enum AccessLogFormat {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessLogConfig {
-    /// File to append to, relative to this file's directory, or `/dev/stdout`. A file that log rotation moved is created again within a second.
+    /// File to append to, relative to this file's directory, or `/dev/stdout`. If log rotation moves the file, it is
+    /// created again within a second.
     pub path: PathBuf,
     /// Format.
     #[serde(default)]
@@ -484,7 +489,8 @@ pub struct TraceConfig {
     pub trust: TraceTrust,
     /// Whether to start a trace for requests without trace context.
     pub create: bool,
-    /// Whether requests without `x-request-id` get one (a random UUID), and strangers' another one. It is in the access log.
+    /// Whether requests without `x-request-id` get one (a random UUID), and untrusted callers' requests a new one. It
+    /// is in the access log.
     pub request_id: bool,
     /// Share of new traces with the `sampled` flag set, 0 to 1: what applications with a parent-based sampler will record.
     #[serde(deserialize_with = "scalar::share")]

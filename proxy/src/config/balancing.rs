@@ -51,7 +51,7 @@ pub struct BalancerOptions {
     /// `peak_ewma`: time in which a latency that is not measured again loses two thirds of its weight, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub decay_ms: u64,
-    /// `peak_ewma`: latency of an endpoint that was not measured yet, in milliseconds.
+    /// `peak_ewma`: latency of an endpoint that has not been measured yet, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub unknown_latency_ms: u64,
     /// `ring_hash`: fewest points on the ring. More points make shares more even.
@@ -99,8 +99,8 @@ pub struct OutlierConfig {
     /// without a message.
     #[serde(deserialize_with = "scalar::positive_u32")]
     pub consecutive_errors: u32,
-    /// Time of a first ejection, in milliseconds; the second in a row lasts twice as long, and so on up to ten times. Then a single
-    /// request decides whether the endpoint is back.
+    /// Duration of a first ejection, in milliseconds; the second in a row lasts twice as long, and so on up to ten
+    /// times. After that, a single request decides whether the endpoint returns.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub base_ejection_ms: u64,
     /// Share of the endpoints that may be ejected at once, in percent. The last one never is.
@@ -156,7 +156,7 @@ pub struct HealthConfig {
     /// Time between two checks of an endpoint, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub interval_ms: u64,
-    /// Time for the answer, in milliseconds.
+    /// Time limit for the response, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub timeout_ms: u64,
     /// Failed checks in a row after which an endpoint gets no requests, unless all are unhealthy.

@@ -11,19 +11,19 @@ use super::{ValueMatch, scalar};
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilterConfig {
-    /// Lets so many requests through, and answers the others 429 (`rate_limited`).
+    /// Limits the rate of requests; the others are answered 429 (`rate_limited`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitConfig>,
-    /// Delays or fails requests, to see what becomes of their callers.
+    /// Delays or fails requests, to see how their callers cope.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<FaultConfig>,
     /// Edits headers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<HeadersConfig>,
-    /// Lets pages of other origins call (CORS).
+    /// Lets pages of other origins send requests (CORS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<CorsConfig>,
-    /// Reads a whole request before it is sent on, so that a slow caller holds none of the destination's workers.
+    /// Reads a whole request before it is forwarded, so that a slow caller ties up none of the destination's workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buffer: Option<BufferConfig>,
 }
@@ -52,10 +52,11 @@ pub struct RateLimitConfig {
     /// Length of the period in seconds.
     #[serde(default = "one", deserialize_with = "scalar::positive_u32")]
     pub per_seconds: u32,
-    /// Requests that may come at once after a pause; default: `requests`.
+    /// Requests allowed at once after a pause; default: `requests`.
     #[serde(default, deserialize_with = "scalar::optional_positive_u32")]
     pub burst: Option<u32>,
-    /// Whose requests count together: everybody's (`all`), or those of each caller's address (`caller`; an IPv6 /64 is one caller).
+    /// Which requests count together: all of them (`all`), or those of each caller's address (`caller`; an IPv6 /64 is
+    /// one caller).
     #[serde(default)]
     pub each: RateLimitKey,
 }
@@ -81,11 +82,11 @@ pub struct FaultConfig {
     /// Only requests with this header.
     #[serde(default)]
     pub header: Option<ValueMatch>,
-    /// How long they wait first, in milliseconds.
+    /// How long to delay them, in milliseconds.
     #[serde(default, deserialize_with = "scalar::optional_milliseconds")]
     pub delay_ms: Option<u64>,
-    /// Status that they are answered (`fault_injected`), 400 to 599, in place of being sent on. Callers that speak gRPC read the gRPC
-    /// status that stands for it.
+    /// Status to answer them with instead of forwarding them (`fault_injected`), 400 to 599. gRPC callers read the
+    /// corresponding gRPC status.
     #[serde(default, deserialize_with = "scalar::optional_error_status")]
     pub status: Option<u16>,
 }
@@ -94,10 +95,10 @@ pub struct FaultConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadersConfig {
-    /// Of requests, before they are sent on.
+    /// For requests, before they are forwarded.
     #[serde(default)]
     pub request: HeaderEdits,
-    /// Of responses, before callers get them.
+    /// For responses, before callers get them.
     #[serde(default)]
     pub response: HeaderEdits,
 }
@@ -109,9 +110,9 @@ pub struct HeadersConfig {
 pub struct HeaderEdits {
     /// Names of headers to remove.
     pub remove: Vec<String>,
-    /// Headers with the only value that they have then.
+    /// Headers to set, replacing existing values.
     pub set: BTreeMap<String, String>,
-    /// Headers with a value that is added to those that are there.
+    /// Headers to add a value to, keeping existing values.
     pub append: BTreeMap<String, String>,
 }
 
@@ -120,7 +121,7 @@ pub struct HeaderEdits {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorsConfig {
-    /// Origins that may call, such as `https://shop.example`, or `*` for every one.
+    /// Origins that may call, such as `https://shop.example`, or `*` for any.
     pub origins: Vec<String>,
     /// Methods that they may use besides `GET`, `HEAD` and `POST`.
     #[serde(default)]
@@ -134,7 +135,7 @@ pub struct CorsConfig {
     /// Whether cookies and other credentials may be sent; not with `*`.
     #[serde(default)]
     pub credentials: bool,
-    /// How long an answer to a preflight holds, in seconds, 0 to 86400.
+    /// How long the response to a preflight may be cached, in seconds, 0 to 86400.
     #[serde(default = "ten_minutes", deserialize_with = "scalar::seconds_of_a_day")]
     pub max_age_seconds: u32,
 }
@@ -143,7 +144,8 @@ pub struct CorsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BufferConfig {
-    /// Largest request body in bytes; longer ones are answered 413 (`body_too_large`). What is held counts to `limits.memory_bytes`.
+    /// Largest request body in bytes; longer ones are answered 413 (`body_too_large`). What is held counts towards
+    /// `limits.memory_bytes`.
     #[serde(deserialize_with = "scalar::positive")]
     pub request_bytes: usize,
 }

@@ -13,14 +13,15 @@ pub struct RetryConfig {
     /// Retries per request, 0 to 10. Endpoints that accept no connection do not count: all are tried within `timeouts.connect_ms`.
     #[serde(deserialize_with = "scalar::attempts")]
     pub attempts: u32,
-    /// What is retried: `connect_failure`, `unprocessed` (the endpoint says that it did nothing with the request, or has no stream
-    /// for it), `reset` (it closed the connection or reset the stream before it responded), `timeout` (no response in time), or a
-    /// status from 500 to 599. Default: `connect_failure` and `unprocessed`, which are safe with every method.
+    /// What is retried: `connect_failure`, `unprocessed` (the endpoint reports that it did not process the request, or
+    /// has no stream for it), `reset` (it closed the connection or reset the stream before it responded), `timeout` (no
+    /// response in time), or a status from 500 to 599. Default: `connect_failure` and `unprocessed`, which are safe
+    /// with every method.
     pub on: Vec<RetryOn>,
     /// Limit of retries as a share of the requests of the last ten seconds, per worker, in percent.
     #[serde(deserialize_with = "scalar::percent")]
     pub budget_percent: u32,
-    /// Retries per second and worker that are allowed besides.
+    /// Retries per second and worker allowed in addition.
     #[serde(deserialize_with = "scalar::small")]
     pub budget_min_per_second: u32,
     /// Whether `reset`, `timeout` and statuses are retried with other methods than `GET`, `HEAD`, `OPTIONS`, `PUT` and `DELETE`.

@@ -20,17 +20,17 @@ pub struct ClusterConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleConfig {
-    /// The path, as it was sent and without its query: as a whole, by its first segments (`/api` for `/api` and `/api/x`), or by a
-    /// template as in `routes`.
+    /// The path, as sent and without its query: as a whole, by its first segments (`/api` for `/api` and `/api/x`), or
+    /// by a template as in `routes`.
     #[serde(default)]
     pub path: Option<PathMatch>,
     /// Methods, such as `GET`; default: any.
     #[serde(default)]
     pub methods: Vec<String>,
-    /// Headers that must all be there.
+    /// Headers that must all be present.
     #[serde(default)]
     pub headers: Vec<ValueMatch>,
-    /// Query parameters that must all be there, as they were sent.
+    /// Query parameters that must all be present, as sent.
     #[serde(default)]
     pub query: Vec<ValueMatch>,
     /// Name of the cluster that gets the requests: one of `clusters`, or a service of the same listener.
@@ -39,17 +39,17 @@ pub struct RuleConfig {
     /// Clusters that share the requests by weight, in turn.
     #[serde(default)]
     pub split: Vec<ShareConfig>,
-    /// A header whose value is the name of the cluster. Requests without it are not for this rule; those with another name are
-    /// answered 503 (`no_cluster`).
+    /// A header whose value is the name of the cluster. Requests without it do not match this rule; those with an
+    /// unknown name are answered 503 (`no_cluster`).
     #[serde(default)]
     pub cluster_header: Option<String>,
-    /// Timeouts of these requests, in place of all of the service's. `pool_idle_ms` stays the service's.
+    /// Timeouts of these requests, instead of the service's, except for `pool_idle_ms`.
     #[serde(default)]
     pub timeouts: Option<Timeouts>,
-    /// Filters of these requests, in place of all of the service's; `[]` for none.
+    /// Filters for these requests, instead of the service's; `[]` for none.
     #[serde(default)]
     pub filters: Option<Vec<FilterConfig>>,
-    /// Retries of these requests, in place of all of the service's, with a budget of their own.
+    /// Retries of these requests, instead of the service's, with a budget of their own.
     #[serde(default)]
     pub retries: Option<RetryConfig>,
 }

@@ -13,7 +13,7 @@ pub struct Timeouts {
     /// Time to open a connection, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub connect_ms: u64,
-    /// Time that a request waits for a stream where a destination allows no more HTTP/2 streams, in milliseconds.
+    /// How long a request waits for a stream if a destination allows no more HTTP/2 streams, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub queue_ms: u64,
     /// Time to the response head, in milliseconds, from the request head or the last progress of its body (checked when the time
@@ -33,8 +33,8 @@ pub struct Timeouts {
     /// is not used in the last second of that time.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub pool_idle_ms: u64,
-    /// How long a pooled connection is used, give or take a tenth, in milliseconds, or `none`. With it, a destination that has more instances
-    /// behind one address gets to all of them.
+    /// How long a pooled connection is used, give or take a tenth, in milliseconds, or `none`. With it, connections
+    /// reach all instances behind one address.
     #[serde(
         deserialize_with = "scalar::milliseconds_or_none",
         serialize_with = "scalar::or_none"

@@ -22,7 +22,7 @@ pub enum TlsMode {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InboundTls {
-    /// What is accepted: `permissive` takes TLS and plaintext, for the time of a migration; `off` takes plaintext.
+    /// What is accepted: `permissive` accepts TLS and plaintext, during a migration; `off` accepts only plaintext.
     #[serde(default)]
     pub mode: TlsMode,
     /// Certificate (PEM), with intermediates. Files are reloaded on change.
@@ -63,7 +63,7 @@ pub struct OutboundTls {
     pub key_file: Option<PathBuf>,
     /// Expected name in the certificates of endpoints; default: the host of their `address`.
     pub server_name: Option<String>,
-    /// Expected SPIFFE id in the certificates of endpoints, in place of a name.
+    /// Expected SPIFFE id in the certificates of endpoints, instead of a name.
     pub spiffe_id: Option<SpiffeId>,
 }
 

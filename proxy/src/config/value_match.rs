@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValueMatch {
-    /// Its name. Case makes no difference in names of headers.
+    /// Its name. Header names are case-insensitive.
     pub name: String,
     /// The whole value; default: any.
     #[serde(default)]
