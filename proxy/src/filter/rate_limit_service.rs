@@ -1,0 +1,155 @@
+//! Asks a rate limit service, which counts for all proxies together: Envoy's `rls.v3`.
+//!
+//! Guarantee: a request is asked about once, with all its descriptors; where none applies to it, nobody is asked.
+//!
+//! Source: Envoy's API v3 (`envoy.service.ratelimit.v3`).
+
+use std::sync::Arc;
+
+use http::{HeaderName, Request};
+
+use super::{
+    Denied, Refused,
+    chain::{Asking, Filter, Flow, Step, WayBack},
+    envoy_api::{
+        EnvoyHeader, OVER_LIMIT, RateLimitDescriptor, RateLimitEntry, RateLimitRequest, RateLimitResponse,
+        SHOULD_RATE_LIMIT,
+    },
+    list::Made,
+    remote::Remote,
+};
+use crate::{
+    body::RequestBody,
+    config::{RateLimitEntryConfig, RateLimitServiceConfig, RateLimitValue},
+    counters::Counters,
+};
+
+/// Asks for each request.
+#[derive(Debug)]
+pub(crate) struct RateLimitService {
+    remote: Remote,
+    domain: String,
+    descriptors: Vec<Vec<Entry>>,
+    allow_on_failure: bool,
+    counters: Arc<Counters>,
+}
+
+/// One part of a descriptor.
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    value: Value,
+}
+
+#[derive(Debug)]
+enum Value {
+    Text(String),
+    Header(Option<HeaderName>),
+    Of(RateLimitValue),
+}
+
+impl Entry {
+    fn new(config: &RateLimitEntryConfig) -> Entry {
+        let value = match (&config.value, &config.header, config.of) {
+            (_, _, Some(of)) => Value::Of(of),
+            (_, Some(name), None) => Value::Header(name.parse().ok()),
+            (value, None, None) => Value::Text(value.clone().unwrap_or_default()),
+        };
+        Entry {
+            key: config.key.clone(),
+            value,
+        }
+    }
+
+    /// `None` where the request has no such value.
+    fn of(&self, asking: Asking<'_>, request: &Request<RequestBody>) -> Option<RateLimitEntry> {
+        let value = match &self.value {
+            Value::Text(text) => text.clone(),
+            Value::Header(name) => request.headers().get(name.as_ref()?)?.to_str().ok()?.to_owned(),
+            Value::Of(RateLimitValue::RemoteAddress) => asking.caller?.address.to_string(),
+            Value::Of(RateLimitValue::Method) => request.method().to_string(),
+            Value::Of(RateLimitValue::Path) => request.uri().path().to_owned(),
+        };
+        Some(RateLimitEntry {
+            key: self.key.clone(),
+            value,
+        })
+    }
+}
+
+impl RateLimitService {
+    pub(crate) fn new(config: &RateLimitServiceConfig, made: &Made<'_>) -> RateLimitService {
+        let entries = |list: &Vec<RateLimitEntryConfig>| list.iter().map(Entry::new).collect();
+        RateLimitService {
+            remote: Remote::new(&config.address, config.timeout_ms, made),
+            domain: config.domain.clone(),
+            descriptors: config.descriptors.iter().map(entries).collect(),
+            allow_on_failure: config.allow_on_failure,
+            counters: Arc::clone(made.budget.counters()),
+        }
+    }
+}
+
+impl Filter for RateLimitService {
+    fn on_request<'a>(
+        &'a self,
+        asking: Asking<'a>,
+        request: &'a mut Request<RequestBody>,
+        back: &'a mut WayBack,
+    ) -> Step<'a, Flow> {
+        let descriptors = self.descriptors.iter().filter_map(|entries| {
+            let entries = entries
+                .iter()
+                .map(|entry| entry.of(asking, request))
+                .collect::<Option<_>>();
+            Some(RateLimitDescriptor { entries: entries? })
+        });
+        let descriptors: Vec<_> = descriptors.collect();
+        if descriptors.is_empty() {
+            return Step::Done(Flow::Continue);
+        }
+        let question = RateLimitRequest {
+            domain: self.domain.clone(),
+            descriptors,
+        };
+        Step::later(async move {
+            let asked = self
+                .remote
+                .call::<RateLimitResponse>(SHOULD_RATE_LIMIT, &question)
+                .await;
+            let answer = match asked {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.counters
+                        .filter_failed("rate_limit_service", self.remote.authority(), &error);
+                    return if self.allow_on_failure {
+                        Flow::Continue
+                    } else {
+                        Flow::Answer(Refused::RATE_LIMIT_UNAVAILABLE)
+                    };
+                }
+            };
+            let of_response = answer.response_headers_to_add;
+            if answer.overall_code == OVER_LIMIT {
+                return Flow::Deny(Box::new(Denied {
+                    refused: Refused::RATE_LIMITED,
+                    headers: of_response.iter().filter_map(EnvoyHeader::parse).collect(),
+                    body: String::new(),
+                }));
+            }
+            let of_request = answer.request_headers_to_add.iter();
+            request.headers_mut().extend(of_request.filter_map(EnvoyHeader::parse));
+            if !of_response.is_empty() {
+                back.then(move |response| {
+                    let headers = of_response.iter().filter_map(EnvoyHeader::parse);
+                    response.headers_mut().extend(headers);
+                });
+            }
+            Flow::Continue
+        })
+    }
+
+    fn sweep(&self) {
+        self.remote.sweep();
+    }
+}
