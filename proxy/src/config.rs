@@ -65,8 +65,11 @@ use serde::{Deserialize, Serialize};
 use crate::route::{HostPattern, Template};
 pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
+pub(crate) use filters::may_edit;
 pub use filters::{
-    BufferConfig, CorsConfig, FaultConfig, FilterConfig, HeaderEdits, HeadersConfig, RateLimitConfig, RateLimitKey,
+    BufferConfig, ConcurrencyConfig, CorsConfig, ExtAuthzConfig, ExtAuthzProtocol, FaultConfig, FilterConfig,
+    HeaderEdits, HeadersConfig, RateLimitConfig, RateLimitEntryConfig, RateLimitKey, RateLimitServiceConfig,
+    RateLimitValue,
 };
 pub use retries::{RetryConfig, RetryOn};
 pub use routing::{ClusterConfig, PathMatch, RuleConfig, ShareConfig};

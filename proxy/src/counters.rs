@@ -104,6 +104,9 @@ pub(crate) struct Counters {
     certificates: Mutex<BTreeMap<String, u64>>,
     tls_warned: Mutex<Option<Instant>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
+    /// By filter.
+    filter_failures: Mutex<BTreeMap<&'static str, u64>>,
+    filter_warned: Mutex<Option<Instant>>,
     broken: Mutex<BTreeMap<&'static str, u64>>,
     full: Mutex<BTreeMap<&'static str, u64>>,
     warned: Mutex<Option<Instant>>,
@@ -122,6 +125,16 @@ impl Counters {
     /// Counts a request that was refused before it was forwarded.
     pub(crate) fn refuse(&self, reason: &'static str) {
         *self.refused.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Counts a call of a filter that got no answer, and logs at most once a minute why.
+    pub(crate) fn filter_failed(&self, filter: &'static str, service: &str, why: &dyn fmt::Display) {
+        *self.filter_failures.lock().entry(filter).or_default() += 1;
+        let mut warned = self.filter_warned.lock();
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(filter, service, %why, "the service of a filter does not respond");
+        }
     }
 
     /// Counts a connection or request refused for lack of resources, and logs at most once a minute.
@@ -331,7 +344,7 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_requests_refused",
-                "Invalid requests refused, by reason",
+                "Requests refused, by reason",
                 &counters.refused,
             ),
             (
@@ -345,6 +358,15 @@ impl Collector for CounterMetrics {
             for (reason, count) in counts.lock().iter() {
                 ConstCounter::new(*count).encode(family.encode_family(&[("reason", *reason)])?)?;
             }
+        }
+        let mut family = encoder.encode_descriptor(
+            "emberline_proxy_filter_failures",
+            "Calls of filters to other services that got no answer",
+            None,
+            MetricType::Counter,
+        )?;
+        for (filter, count) in counters.filter_failures.lock().iter() {
+            ConstCounter::new(*count).encode(family.encode_family(&[("filter", *filter)])?)?;
         }
         let mut family = encoder.encode_descriptor(
             "emberline_proxy_tls_handshakes",

@@ -8,14 +8,20 @@
 
 mod buffer;
 pub(crate) mod chain;
+mod concurrency_limit;
 mod cors;
+mod envoy_api;
+mod ext_authz;
 mod fault;
 mod header_edits;
+mod lasting;
 pub(crate) mod list;
-pub(crate) mod rate_limit;
+mod rate_limit;
+mod rate_limit_service;
+mod remote;
 
 use emberline_model::Side;
-use http::{StatusCode, request, response};
+use http::{HeaderMap, StatusCode, request, response};
 
 use crate::{
     telemetry::{PeerId, ResponseFlags, Source},
@@ -58,6 +64,16 @@ pub(crate) struct Refused {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
     pub(crate) flags: ResponseFlags,
+}
+
+/// A refusal whose response another service decides.
+#[derive(Debug)]
+pub(crate) struct Denied {
+    pub(crate) refused: Refused,
+    /// Added to the response.
+    pub(crate) headers: HeaderMap,
+    /// In place of the proxy's own sentence, unless empty.
+    pub(crate) body: String,
 }
 
 impl Refused {
@@ -103,6 +119,37 @@ impl Refused {
         flags: ResponseFlags::RL,
     };
 
+    /// The reason of [`Refused::EXT_AUTHZ_DENIED`], whatever its status.
+    const DENIED: &'static str = "ext_authz_denied";
+
+    /// The authorization service does not allow the request; it may say another status.
+    pub(crate) const EXT_AUTHZ_DENIED: Refused = Refused {
+        status: 403,
+        reason: Refused::DENIED,
+        flags: ResponseFlags::UAEX,
+    };
+
+    /// The destination has all the requests that it may have.
+    pub(crate) const OVER_CONCURRENCY: Refused = Refused {
+        status: 503,
+        reason: "concurrency_limit",
+        flags: ResponseFlags::UO,
+    };
+
+    /// The authorization service does not respond.
+    pub(crate) const EXT_AUTHZ_UNAVAILABLE: Refused = Refused {
+        status: 503,
+        reason: "ext_authz_unavailable",
+        flags: ResponseFlags::UAEX,
+    };
+
+    /// The rate limit service does not respond.
+    pub(crate) const RATE_LIMIT_UNAVAILABLE: Refused = Refused {
+        status: 503,
+        reason: "rate_limit_unavailable",
+        flags: ResponseFlags::RLSE,
+    };
+
     /// The reason of a failure that a filter was asked to make.
     pub(crate) const FAULT_INJECTED: &'static str = "fault_injected";
 
@@ -125,11 +172,11 @@ impl Refused {
         match *self {
             Refused::OVERLOADED => "too many requests in flight for limits.memory_bytes; a retry may help".to_owned(),
             Refused::NO_ROUTE => {
-                "no service on this listener takes this host; add it to `hosts` of an `outbound` entry, or fix the caller"
+                "no service on this listener matches this host; add it to `hosts` of an `outbound` entry, or fix the caller"
                     .to_owned()
             }
             Refused::NO_CLUSTER => {
-                "the request was led to a cluster that is not configured; add it to `clusters`, or fix the header or code that names it"
+                "the request was routed to a cluster that is not configured; add it to `clusters`, or fix the header or code that names it"
                     .to_owned()
             }
             Refused::GRPC_OVER_HTTP1 => {
@@ -141,15 +188,28 @@ impl Refused {
                     .to_owned()
             }
             Refused::RATE_LIMITED => {
-                "more requests than `rate_limit` of the proxy's configuration lets through; retry after the time in `retry-after`".to_owned()
+                "more requests than `rate_limit` in the proxy's configuration allows; retry after the time in `retry-after`".to_owned()
             }
+            Refused::OVER_CONCURRENCY => {
+                "more requests in flight than `concurrency_limit` in the proxy's configuration allows; a retry may help".to_owned()
+            }
+            Refused::EXT_AUTHZ_UNAVAILABLE => {
+                "the service of `ext_authz` in the proxy's configuration does not respond; a retry may help".to_owned()
+            }
+            Refused::RATE_LIMIT_UNAVAILABLE => {
+                "the service of `rate_limit_service` in the proxy's configuration does not respond; a retry may help".to_owned()
+            }
+            Refused {
+                reason: Refused::DENIED,
+                ..
+            } => "the authorization service denies this request".to_owned(),
             Refused::BODY_TOO_LARGE => {
                 "the request's body is longer than `buffer` of the proxy's configuration allows; send less, or raise `request_bytes`".to_owned()
             }
             Refused {
                 reason: Refused::FAULT_INJECTED,
                 ..
-            } => "failed on purpose, as `fault` of the proxy's configuration says".to_owned(),
+            } => "failed on purpose by `fault` in the proxy's configuration".to_owned(),
             _ => format!("request refused: {}; fix the caller", self.reason),
         }
     }
@@ -157,14 +217,18 @@ impl Refused {
     /// The caller's connection cannot be trusted to be in step any more.
     pub(crate) fn closes(&self) -> bool {
         ![
-            Refused::NO_ROUTE,
-            Refused::NO_CLUSTER,
-            Refused::GRPC_OVER_HTTP1,
-            Refused::UPGRADE_OVER_HTTP2,
-            Refused::RATE_LIMITED,
+            Refused::NO_ROUTE.reason,
+            Refused::NO_CLUSTER.reason,
+            Refused::GRPC_OVER_HTTP1.reason,
+            Refused::UPGRADE_OVER_HTTP2.reason,
+            Refused::RATE_LIMITED.reason,
+            Refused::OVER_CONCURRENCY.reason,
+            Refused::RATE_LIMIT_UNAVAILABLE.reason,
+            Refused::EXT_AUTHZ_DENIED.reason,
+            Refused::EXT_AUTHZ_UNAVAILABLE.reason,
+            Refused::FAULT_INJECTED,
         ]
-        .contains(self)
-            && self.reason != Refused::FAULT_INJECTED
+        .contains(&self.reason)
     }
 }
 

@@ -23,6 +23,7 @@
 //! find across several files. What becomes of the record is in `telemetry`.
 
 use std::{
+    any::Any,
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -105,6 +106,8 @@ pub(crate) struct Tracker {
     /// Bytes of the budget that it holds.
     charged: usize,
     stall: Option<Arc<Stall>>,
+    /// What filters hold until it is over.
+    held: Option<Box<dyn Any + Send + Sync>>,
     started: Instant,
     sent_upstream: Option<Instant>,
     side: Side,
@@ -157,6 +160,7 @@ impl Tracker {
             guard: None,
             charged: 0,
             stall: None,
+            held: None,
             started,
             sent_upstream: None,
             side,
@@ -305,6 +309,11 @@ impl Tracker {
     pub(crate) fn holds(&mut self, charged: usize, stall: Option<Arc<Stall>>) {
         self.charged = charged;
         self.stall = stall;
+    }
+
+    /// Holds something until it is over.
+    pub(crate) fn hold(&mut self, what: Option<Box<dyn Any + Send + Sync>>) {
+        self.held = what;
     }
 
     pub(crate) fn flag(&mut self, flags: ResponseFlags) {

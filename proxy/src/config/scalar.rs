@@ -247,6 +247,10 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Erro
     whole(d, 1, 10_000_000, "a number").map(|n| n as usize)
 }
 
+pub(super) fn number<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    whole(d, 0, 10_000_000, "a number").map(|n| n as usize)
+}
+
 pub(super) fn optional_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
     positive(d).map(Some)
 }

@@ -20,15 +20,16 @@
 //!
 //! Wrong on purpose: no filter waits on the way back or holds whole responses, so 500 on the response's path has no counterpart.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{any::Any, fmt, pin::Pin, sync::Arc};
 
 use http::{Request, Response, response};
 
-use super::{Exchange, Refused};
+use super::{Denied, Exchange, Refused};
 use crate::{
     body::{EitherBody, RequestBody},
     budget::Account,
     cluster::UpstreamBody,
+    server::Caller,
     telemetry::ResponseFlags,
 };
 
@@ -61,6 +62,8 @@ pub(crate) enum Flow {
     Continue,
     /// This refusal, and the request goes nowhere.
     Answer(Refused),
+    /// This refusal, as another service words it, and the request goes nowhere.
+    Deny(Box<Denied>),
     /// This answer, which is none.
     Respond(Box<response::Parts>),
 }
@@ -71,6 +74,7 @@ pub(crate) struct Asking<'a> {
     pub(crate) exchange: &'a Exchange,
     /// What is held for the request is taken from here.
     pub(crate) account: Option<&'a Arc<Account>>,
+    pub(crate) caller: Option<&'a Caller>,
 }
 
 /// One filter of a service or a rule. It is shared by all requests, so what it remembers of one goes into a step of the way back.
@@ -82,6 +86,9 @@ pub(crate) trait Filter: fmt::Debug + Send + Sync {
         request: &'a mut Request<RequestBody>,
         back: &'a mut WayBack,
     ) -> Step<'a, Flow>;
+
+    /// Closes what has been idle for too long.
+    fn sweep(&self) {}
 }
 
 type Back = Box<dyn FnOnce(&mut Answered) + Send>;
@@ -90,6 +97,7 @@ type Back = Box<dyn FnOnce(&mut Answered) + Send>;
 #[derive(Default)]
 pub(crate) struct WayBack {
     steps: Vec<Back>,
+    held: Vec<Box<dyn Any + Send + Sync>>,
     /// For the record of the request.
     pub(crate) flags: ResponseFlags,
 }
@@ -98,6 +106,17 @@ impl WayBack {
     /// Changes the response.
     pub(crate) fn then(&mut self, change: impl FnOnce(&mut Answered) + Send + 'static) {
         self.steps.push(Box::new(change));
+    }
+
+    /// Holds something until the response has ended.
+    pub(crate) fn hold(&mut self, what: impl Any + Send + Sync) {
+        self.held.push(Box::new(what));
+    }
+
+    /// What is to be held from now on by somebody else.
+    pub(crate) fn take_held(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
+        let held = std::mem::take(&mut self.held);
+        (!held.is_empty()).then(|| Box::new(held) as Box<dyn Any + Send + Sync>)
     }
 
     /// Takes the response back.

@@ -47,7 +47,7 @@ impl Places {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
                 (waiting < self.most_waiting).then_some(waiting + 1)
             });
-        taken.is_ok().then_some(Waiting(self))
+        taken.is_ok().then(|| Waiting(self))
     }
 }
 

@@ -2,15 +2,58 @@
 
 use std::sync::Arc;
 
-use super::{buffer::Buffer, chain::Filter, cors::Cors, fault::Fault, header_edits::EditHeaders, rate_limit::Rates};
-use crate::config::FilterConfig;
+use super::{
+    buffer::Buffer,
+    chain::Filter,
+    concurrency_limit::{ConcurrencyLimit, Places},
+    cors::Cors,
+    ext_authz::ExtAuthz,
+    fault::Fault,
+    header_edits::EditHeaders,
+    lasting::Lasting,
+    rate_limit::{Rate, RateLimit},
+    rate_limit_service::RateLimitService,
+};
+use crate::{
+    budget::Budget,
+    cluster::Http1Options,
+    config::{ConcurrencyConfig, FilterConfig, RateLimitConfig},
+    resolve::Resolver,
+};
+
+/// What the filters of a process share among workers, and keep over reloads.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shared {
+    rates: Lasting<RateLimitConfig, Rate>,
+    places: Lasting<ConcurrencyConfig, Places>,
+}
+
+/// What filters are made of.
+pub(crate) struct Made<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) budget: &'a Arc<Budget>,
+    pub(crate) resolver: &'a Resolver,
+    /// Of connections to the services that filters ask.
+    pub(crate) options: Http1Options,
+}
 
 /// Makes a list; `place` says whose it is, for what lasts beyond it.
-pub(crate) fn filters(configs: &[FilterConfig], place: &str, rates: &Rates) -> Arc<[Arc<dyn Filter>]> {
+pub(crate) fn filters(configs: &[FilterConfig], place: &str, made: &Made<'_>) -> Arc<[Arc<dyn Filter>]> {
     let mut list: Vec<Arc<dyn Filter>> = Vec::new();
     for (at, config) in configs.iter().enumerate() {
         if let Some(config) = &config.rate_limit {
-            list.push(Arc::new(rates.filter(place, at, config)));
+            let rate = made.shared.rates.get(place, at, config, Rate::new);
+            list.push(Arc::new(RateLimit(rate)));
+        }
+        if let Some(config) = &config.concurrency_limit {
+            let places = made.shared.places.get(place, at, config, Places::new);
+            list.push(Arc::new(ConcurrencyLimit(places)));
+        }
+        if let Some(config) = &config.rate_limit_service {
+            list.push(Arc::new(RateLimitService::new(config, made)));
+        }
+        if let Some(config) = &config.ext_authz {
+            list.push(Arc::new(ExtAuthz::new(config, made)));
         }
         if let Some(config) = &config.fault {
             list.push(Arc::new(Fault::new(config)));

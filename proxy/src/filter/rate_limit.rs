@@ -6,9 +6,8 @@
 //! rate meanwhile.
 
 use std::{
-    collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +17,6 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 use http::{HeaderValue, Request, header::RETRY_AFTER};
-use parking_lot::Mutex;
 
 use super::{
     Refused,
@@ -37,13 +35,13 @@ type OfCallers = RateLimiter<Source, HashMapStateStore<Source>, DefaultClock>;
 
 /// What has passed, for all workers.
 #[derive(Debug)]
-struct Rate {
+pub(crate) struct Rate {
     all: DefaultDirectRateLimiter,
     callers: Option<OfCallers>,
 }
 
 impl Rate {
-    fn new(config: &RateLimitConfig) -> Rate {
+    pub(super) fn new(config: &RateLimitConfig) -> Rate {
         let at_least_one = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let each = Duration::from_secs(config.per_seconds.into()) / config.requests.max(1);
         let quota = Quota::with_period(each.max(Duration::from_nanos(1))).unwrap_or(Quota::per_second(NonZeroU32::MIN));
@@ -71,31 +69,9 @@ impl Rate {
     }
 }
 
-/// The rates of a process: a filter that is made anew for a worker, or after a reload, finds its own again.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Rates(Arc<Mutex<HashMap<Place, Weak<Rate>>>>);
-
-/// Whose filter it is, its position there, and its rate.
-type Place = (String, usize, RateLimitConfig);
-
-impl Rates {
-    /// `place` says whose filter it is, and `at` its position there.
-    pub(crate) fn filter(&self, place: &str, at: usize, config: &RateLimitConfig) -> RateLimit {
-        let mut rates = self.0.lock();
-        rates.retain(|_, rate| rate.strong_count() > 0);
-        let known = rates.entry((place.to_owned(), at, config.clone())).or_default();
-        let rate = known.upgrade().unwrap_or_else(|| {
-            let rate = Arc::new(Rate::new(config));
-            *known = Arc::downgrade(&rate);
-            rate
-        });
-        RateLimit(rate)
-    }
-}
-
 /// Refuses what comes too fast.
 #[derive(Debug)]
-pub(crate) struct RateLimit(Arc<Rate>);
+pub(crate) struct RateLimit(pub(super) Arc<Rate>);
 
 impl Filter for RateLimit {
     fn on_request<'a>(
@@ -119,6 +95,11 @@ impl Filter for RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::lasting::Lasting;
+
+    fn filter(rates: &Lasting<RateLimitConfig, Rate>, place: &str, config: &RateLimitConfig) -> RateLimit {
+        RateLimit(rates.get(place, 0, config, Rate::new))
+    }
 
     fn config(requests: u32, burst: u32, each: RateLimitKey) -> RateLimitConfig {
         RateLimitConfig {
@@ -139,8 +120,8 @@ mod tests {
 
     #[test]
     fn workers_share_a_rate_and_a_reload_keeps_it() {
-        let rates = Rates::default();
-        let of = |config: &RateLimitConfig| rates.filter("outbound 127.0.0.1:1 cart", 0, config);
+        let rates = Lasting::default();
+        let of = |config: &RateLimitConfig| filter(&rates, "outbound 127.0.0.1:1 cart", config);
         let first = of(&config(10, 5, RateLimitKey::All));
         assert_eq!(passed(&first, caller(1), 9), 5);
         let again = of(&config(10, 5, RateLimitKey::All));
@@ -154,7 +135,7 @@ mod tests {
 
     #[test]
     fn each_caller_has_its_own_and_too_many_share_one() {
-        let rate = Rates::default().filter("inbound", 0, &config(1, 3, RateLimitKey::Caller));
+        let rate = RateLimit(Arc::new(Rate::new(&config(1, 3, RateLimitKey::Caller))));
         for n in 1..4 {
             assert_eq!(passed(&rate, caller(n), 9), 3);
         }
@@ -166,7 +147,7 @@ mod tests {
 
     #[test]
     fn who_has_to_wait_is_told_how_long() {
-        let rate = Rates::default().filter("inbound", 0, &config(60, 1, RateLimitKey::All));
+        let rate = RateLimit(Arc::new(Rate::new(&config(60, 1, RateLimitKey::All))));
         assert_eq!(rate.0.pass(caller(1)), Ok(()));
         let wait = rate.0.pass(caller(1)).unwrap_err();
         assert!(

@@ -12,7 +12,10 @@ use crate::{
     cluster::{Cluster, Groups, Http1Options, Upstream},
     config::{Address, InboundTls, OutboundTls, RuleConfig, TraceConfig},
     counters::Counters,
-    filter::{HeadFilter, Hygiene, list::filters, rate_limit::Rates},
+    filter::{
+        HeadFilter, Hygiene,
+        list::{self, Made, filters},
+    },
     identity::Identity,
     resolve::Resolver,
     route::{DuplicateTemplate, RouteTable, host::HostTable},
@@ -49,7 +52,7 @@ pub(super) struct Parts<'a> {
     pub(super) budget: &'a Arc<Budget>,
     pub(super) resolver: &'a Resolver,
     pub(super) groups: &'a Groups,
-    pub(super) rates: &'a Rates,
+    pub(super) filters: &'a list::Shared,
     pub(super) certificates: &'a Certificates,
     pub(super) workload: &'a Workload,
     /// Idle connections to each endpoint.
@@ -150,7 +153,13 @@ fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&
     let routes = RouteTable::new(&wanted.routes)?;
     let places = places(listener, at);
     let name = format!("{} {} {at}", listener.id.side_name(), listener.id.address);
-    let rule = |(index, rule): (usize, &RuleConfig)| Rule::new(rule, &places, &format!("{name} {index}"), parts.rates);
+    let made = Made {
+        shared: parts.filters,
+        budget: parts.budget,
+        resolver: parts.resolver,
+        options,
+    };
+    let rule = |(index, rule): (usize, &RuleConfig)| Rule::new(rule, &places, &format!("{name} {index}"), &made);
     Ok(Service {
         name: cluster.service.clone(),
         destination: parts.telemetry.destination(&cluster.service),
@@ -158,7 +167,7 @@ fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&
         routes,
         clusters,
         rules: wanted.rules.iter().enumerate().map(rule).collect(),
-        filters: filters(&wanted.filters, &name, parts.rates),
+        filters: filters(&wanted.filters, &name, &made),
         places,
         upstream_protocol: wanted.upstream_protocol,
         timeouts: wanted.timeouts,

@@ -32,13 +32,13 @@ use crate::{
     cluster::{Call, Endpoint, UpstreamBody, UpstreamError},
     counters::Counters,
     filter::{
-        Exchange, Refused,
+        Denied, Exchange, Refused,
         chain::{self, Answered, Asking, Filter, Flow, WayBack},
         run_on_request, run_on_response,
     },
     forwarded, grpc,
     record::{Recorded, Tracker},
-    telemetry::{DestinationId, PEER_HEADER, ResponseFlags, RouteId, Source, Telemetry},
+    telemetry::{DestinationId, PEER_HEADER, Protocol, ResponseFlags, RouteId, Source, Telemetry},
     wire::headers::names_websocket,
 };
 
@@ -133,7 +133,9 @@ impl Handle for Arc<Forwarder> {
             }
             Err(refused) => (Err(refused), None),
         };
+        let has_filters = way.as_ref().is_ok_and(|way| !plan.filters(way.chosen).is_empty());
         let mut carried = Carried {
+            caller: has_filters.then(|| Arc::clone(caller)),
             task_label,
             forwarder: Arc::clone(self),
             plan,
@@ -222,6 +224,8 @@ struct Carried {
     back: WayBack,
     /// The connection that asks to switch to WebSocket.
     switch: Option<(OnUpgrade, Arc<Caller>)>,
+    /// For filters, where there are any.
+    caller: Option<Arc<Caller>>,
 }
 
 impl Carried {
@@ -254,14 +258,17 @@ impl Carried {
             let asking = Asking {
                 exchange: &self.exchange,
                 account: self.tracker.account(),
+                caller: self.caller.as_deref(),
             };
             let mut running = pin!(chain::run(filters, asking, request, &mut self.back));
             poll_fn(|cx| reading(early, running.as_mut(), cx)).await
         };
         self.tracker.flag(self.back.flags);
+        self.tracker.hold(self.back.take_held());
         match flow {
             Flow::Continue => None,
             Flow::Answer(refused) => Some(self.refuse(refused)),
+            Flow::Deny(denied) => Some(self.deny(*denied)),
             Flow::Respond(head) => Some(Response::from_parts(*head, EitherBody::Ours(LocalBody::default()))),
         }
     }
@@ -344,6 +351,27 @@ impl Carried {
         }
         let message = refused.message();
         self.answer(refused.status, refused.reason, refused.flags, message, refused.closes())
+    }
+
+    /// A refusal in the words of the service that decided it; a caller that speaks gRPC gets them as the message.
+    fn deny(&mut self, denied: Denied) -> Answered {
+        let Denied { refused, headers, body } = denied;
+        self.forwarder.counters.refuse(refused.reason);
+        let is_grpc = self.tracker.protocol() == Protocol::Grpc;
+        let message = if body.is_empty() {
+            refused.message()
+        } else {
+            body.clone()
+        };
+        let close = refused.closes();
+        let mut response = self.answer(refused.status, refused.reason, refused.flags, message, close);
+        if !is_grpc {
+            if !body.is_empty() {
+                *response.body_mut() = EitherBody::Ours(LocalBody::text(body));
+            }
+            response.headers_mut().extend(headers);
+        }
+        response
     }
 
     /// An answer of our own.

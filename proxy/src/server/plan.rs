@@ -164,6 +164,11 @@ impl Plan {
     pub(crate) fn sweep(&self) {
         let clusters = self.services.iter().flat_map(|service| &service.clusters);
         clusters.for_each(Cluster::sweep);
+        for service in &self.services {
+            let of_rules = service.rules.iter().filter_map(|rule| rule.filters.as_ref());
+            let lists = of_rules.chain([&service.filters]);
+            lists.flat_map(|list| list.iter()).for_each(|filter| filter.sweep());
+        }
     }
 }
 

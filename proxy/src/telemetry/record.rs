@@ -87,6 +87,10 @@ response_flags! {
     FI = 18;
     /// Delayed on purpose.
     DI = 19;
+    /// The authorization service denied the request, or did not respond.
+    UAEX = 20;
+    /// The rate limit service did not respond.
+    RLSE = 21;
 }
 
 impl ResponseFlags {

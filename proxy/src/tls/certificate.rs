@@ -22,6 +22,12 @@ impl Certificate {
         Certificate(Names::of(certificate))
     }
 
+    /// Its SPIFFE id, or its first DNS name.
+    pub(crate) fn principal(&self) -> Option<String> {
+        let id = self.0.id.as_ref().map(ToString::to_string);
+        id.or_else(|| self.0.dns.first().cloned())
+    }
+
     /// Whether the certificate allows the identity that a header claims; without a header nothing is claimed.
     pub(crate) fn fits(&self, header: Option<&HeaderValue>) -> bool {
         let Some(header) = header else { return true };

@@ -1,25 +1,14 @@
 //! What is wrong with filters: headers that are none or not theirs, origins that nobody has, filters that do nothing.
 
-use http::{HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Uri};
 
 use super::super::{
-    CorsConfig, FaultConfig, FilterConfig, HeaderEdits, Inbound, Outbound, Protocol, RateLimitConfig, RateLimitKey,
+    CorsConfig, ExtAuthzConfig, ExtAuthzProtocol, FaultConfig, FilterConfig, HeaderEdits, Inbound, Outbound, Protocol,
+    RateLimitConfig, RateLimitKey, RateLimitServiceConfig, may_edit,
 };
 
-/// Headers that belong to the connection, to the message's framing or to the proxy itself.
-const NOT_THEIRS: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::HOST,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
-
-const KINDS: &str = "`rate_limit`, `fault`, `headers`, `cors` or `buffer`";
+const KINDS: &str =
+    "`rate_limit`, `concurrency_limit`, `rate_limit_service`, `ext_authz`, `fault`, `headers`, `cors` or `buffer`";
 
 /// Looks through all filters; `say` takes a path.
 pub(super) fn find(inbound: &[Inbound], outbound: &[Outbound], mut say: impl FnMut(&str, String)) {
@@ -63,6 +52,12 @@ fn of_list(list: &[FilterConfig], protocol: Protocol, place: &str, say: &mut imp
         if let Some(config) = &filter.rate_limit {
             of_rate(config, &mut say);
         }
+        if let Some(config) = &filter.rate_limit_service {
+            of_rate_limit_service(config, &mut say);
+        }
+        if let Some(config) = &filter.ext_authz {
+            of_ext_authz(config, &mut say);
+        }
         if let Some(config) = &filter.fault {
             of_fault(config, &mut say);
         }
@@ -102,6 +97,72 @@ fn of_rate(config: &RateLimitConfig, say: &mut impl FnMut(&str, String)) {
     }
 }
 
+fn of_rate_limit_service(config: &RateLimitServiceConfig, say: &mut impl FnMut(&str, String)) {
+    if config.domain.is_empty() {
+        let message = "`domain` is empty: set it to the domain that the rate limit service is configured with";
+        say(".rate_limit_service.domain", message.to_owned());
+    }
+    if config.descriptors.is_empty() {
+        let message = "`rate_limit_service` asks about nothing: add, for example, `descriptors: [[{key: caller, of: remote_address}]]`";
+        say(".rate_limit_service.descriptors", message.to_owned());
+    }
+    for (at, descriptor) in config.descriptors.iter().enumerate() {
+        let place = format!(".rate_limit_service.descriptors[{at}]");
+        if descriptor.is_empty() {
+            say(&place, "an empty descriptor: remove it, or add an entry".to_owned());
+        }
+        for (index, entry) in descriptor.iter().enumerate() {
+            let kinds = [entry.value.is_some(), entry.header.is_some(), entry.of.is_some()];
+            if entry.key.is_empty() || kinds.into_iter().filter(|is_set| *is_set).count() != 1 {
+                let message = "an entry needs a `key` and one of `value`, `header` and `of`";
+                say(&format!("{place}[{index}]"), message.to_owned());
+            }
+            if let Some(name) = &entry.header
+                && let Err(message) = name_of(name)
+            {
+                say(&format!("{place}[{index}].header"), message);
+            }
+        }
+    }
+}
+
+fn of_ext_authz(config: &ExtAuthzConfig, say: &mut impl FnMut(&str, String)) {
+    let of_http = [
+        ("path_prefix", !config.path_prefix.is_empty()),
+        ("request_headers", !config.request_headers.is_empty()),
+        ("upstream_headers", !config.upstream_headers.is_empty()),
+    ];
+    for (key, is_set) in of_http {
+        if is_set && config.protocol == ExtAuthzProtocol::Grpc {
+            let message = format!("`{key}` has no effect with `protocol: grpc`: remove it, or use `protocol: http`");
+            say(&format!(".ext_authz.{key}"), message);
+        }
+    }
+    if !config.context.is_empty() && config.protocol == ExtAuthzProtocol::Http {
+        let message = "`context` has no effect with `protocol: http`: remove it, or use `protocol: grpc`";
+        say(".ext_authz.context", message.to_owned());
+    }
+    if !config.path_prefix.is_empty() && !config.path_prefix.starts_with('/') {
+        let message = format!("`path_prefix: {}` must begin with `/`", config.path_prefix);
+        say(".ext_authz.path_prefix", message);
+    }
+    for (at, name) in config.request_headers.iter().enumerate() {
+        if let Err(message) = name_of(name) {
+            say(&format!(".ext_authz.request_headers[{at}]"), message);
+        }
+    }
+    for (at, name) in config.upstream_headers.iter().enumerate() {
+        match name_of(name) {
+            Err(message) => say(&format!(".ext_authz.upstream_headers[{at}]"), message),
+            Ok(parsed) if !may_edit(&parsed) => {
+                let message = format!("`{parsed}` cannot be edited: it belongs to the connection or to the proxy");
+                say(&format!(".ext_authz.upstream_headers[{at}]"), message);
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
 fn of_fault(config: &FaultConfig, say: &mut impl FnMut(&str, String)) {
     if config.delay_ms.is_none() && config.status.is_none() {
         let message = "`fault` does nothing: add `delay_ms`, `status` or both";
@@ -122,7 +183,7 @@ fn name_of(name: &str) -> Result<HeaderName, String> {
 fn of_edits(edits: &HeaderEdits, place: &str, say: &mut impl FnMut(&str, String)) {
     let mut of_name = |key: String, name: &str| match name_of(name) {
         Err(message) => say(&format!("{place}.{key}"), message),
-        Ok(parsed) if NOT_THEIRS.contains(&parsed) || parsed.as_str().starts_with("x-emberline-") => {
+        Ok(parsed) if !may_edit(&parsed) => {
             let message = format!("`{parsed}` cannot be edited: it belongs to the connection or to the proxy");
             say(&format!("{place}.{key}"), message);
         }
@@ -154,7 +215,7 @@ fn of_cors(config: &CorsConfig, say: &mut impl FnMut(&str, String)) {
     for (at, origin) in config.origins.iter().enumerate() {
         if origin == "*" {
             if config.credentials {
-                let message = "`credentials` cannot be sent by every origin: list origins in place of `*`";
+                let message = "`credentials` cannot be sent by every origin: list origins instead of `*`";
                 say(&format!(".cors.origins[{at}]"), message.to_owned());
             }
             continue;

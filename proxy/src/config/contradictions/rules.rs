@@ -96,7 +96,7 @@ fn of_target(rule: &RuleConfig, names: &[&str], say: &mut impl FnMut(&str, Strin
     match kinds.into_iter().filter(|is_there| *is_there).count() {
         0 => say(
             "",
-            "this rule leads nowhere: add, for example, `cluster: canary`".to_owned(),
+            "this rule has no destination: add, for example, `cluster: canary`".to_owned(),
         ),
         1 => {}
         _ => say(

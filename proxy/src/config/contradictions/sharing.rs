@@ -43,13 +43,13 @@ pub(super) fn find(outbound: &[Outbound], mut say: impl FnMut(&str, String)) {
             say(&format!("outbound[{at}].protocol"), message);
         }
         if before().any(|(_, other)| other.service == *service) {
-            let message = format!("{service} is twice on {listen}: use one entry with all its `hosts`");
+            let message = format!("{service} occurs twice on {listen}: use one entry with all its `hosts`");
             say(&format!("outbound[{at}].service"), message);
         }
         let Some(hosts) = &entry.hosts else {
             if let Some((other, _)) = before().find(|(_, other)| other.hosts.is_none()) {
                 let message = format!(
-                    "outbound[{other}] and outbound[{at}] both take every host of {listen}: add `hosts` to one of them, or \
+                    "outbound[{other}] and outbound[{at}] both match every host of {listen}: add `hosts` to one of them, or \
                      give each its own port"
                 );
                 say(&format!("outbound[{at}].listen"), message);

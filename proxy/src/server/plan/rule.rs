@@ -11,7 +11,11 @@ use super::Place;
 use crate::{
     cluster::{Retries, RoundRobin},
     config::{RuleConfig, Timeouts},
-    filter::{Refused, chain::Filter, list::filters, rate_limit::Rates},
+    filter::{
+        Refused,
+        chain::Filter,
+        list::{Made, filters},
+    },
     route::matching::Matcher,
 };
 
@@ -44,7 +48,7 @@ enum Target {
 
 impl Rule {
     /// `places`: clusters by their names; `name`: what tells it from other rules of the process.
-    pub(crate) fn new(rule: &RuleConfig, places: &HashMap<String, Place>, name: &str, rates: &Rates) -> Rule {
+    pub(crate) fn new(rule: &RuleConfig, places: &HashMap<String, Place>, name: &str, made: &Made<'_>) -> Rule {
         let place_of = |name: &String| places.get(name).copied();
         let header = rule.cluster_header.as_ref().and_then(|name| name.parse().ok());
         let target = match header {
@@ -66,7 +70,7 @@ impl Rule {
             target,
             timeouts: rule.timeouts,
             retries: rule.retries.clone().map(Retries::new),
-            filters: rule.filters.as_deref().map(|list| filters(list, name, rates)),
+            filters: rule.filters.as_deref().map(|list| filters(list, name, made)),
         }
     }
 

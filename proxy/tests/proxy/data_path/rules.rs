@@ -223,7 +223,7 @@ fn rules_that_lead_nowhere_or_are_never_reached_are_refused_with_their_line() {
         (
             "path: {exact: /a}",
             "cluster: canary",
-            "proxy.yaml:4: this rule leads nowhere: add, for example, `cluster: canary`",
+            "proxy.yaml:4: this rule has no destination: add, for example, `cluster: canary`",
         ),
         (
             "query: [{name: a}], split: [{cluster: canary, weight: 0}]",

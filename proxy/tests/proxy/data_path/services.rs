@@ -232,7 +232,7 @@ fn entries_of_one_listener_that_contradict_each_other_are_refused_with_their_lin
         (
             "service: a",
             "service: b",
-            "proxy.yaml:4: outbound[0] and outbound[1] both take every host of 127.0.0.1:1: add `hosts` to one of them, or give \
+            "proxy.yaml:4: outbound[0] and outbound[1] both match every host of 127.0.0.1:1: add `hosts` to one of them, or give \
              each its own port",
         ),
         (
@@ -248,7 +248,7 @@ fn entries_of_one_listener_that_contradict_each_other_are_refused_with_their_lin
         (
             "service: a, hosts: [a]",
             "service: a, hosts: [b]",
-            "proxy.yaml:4: a is twice on 127.0.0.1:1: use one entry with all its `hosts`",
+            "proxy.yaml:4: a occurs twice on 127.0.0.1:1: use one entry with all its `hosts`",
         ),
         (
             "service: a, hosts: [a]",
