@@ -17,6 +17,7 @@ mod ingest;
 mod languages;
 mod load;
 mod mesh_store;
+mod overload;
 mod peers;
 mod profiler;
 mod proxy;
@@ -76,7 +77,7 @@ pub(crate) fn setting(name: &str) -> Option<i64> {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 23] = [
+const BENCHES: [Bench; 24] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -91,6 +92,7 @@ const BENCHES: [Bench; 23] = [
     ("load", load::run),
     ("hostile", hostile::run),
     ("hostile_proxy", hostile_proxy::run),
+    ("overload", overload::run),
     ("disk_full", campaign::disk_full),
     ("replay", campaign::replay),
     ("kill", campaign::kill),

@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod recorder;
 mod reload;
 mod reload_load;
+mod remote_filters;
 mod rules;
 mod services;
 mod streams;
