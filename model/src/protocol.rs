@@ -71,7 +71,11 @@ impl Protocol {
 impl StatusKind {
     /// That of a protocol by its name; of names that nobody knows, that of HTTP.
     pub fn of_name(protocol: &str) -> StatusKind {
-        Protocol::of_name(protocol).map_or(StatusKind::Http, Protocol::status_kind)
+        match protocol {
+            // Connect has gRPC's codes; SDKs report it under these names.
+            "connectrpc" | "connect_rpc" => StatusKind::Grpc,
+            _ => Protocol::of_name(protocol).map_or(StatusKind::Http, Protocol::status_kind),
+        }
     }
 
     /// True when the server is at fault (of gRPC: OpenTelemetry, "Semantic conventions for gRPC").

@@ -4,7 +4,7 @@
 use emberline_model::{RequestSeries, otlp};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
-    common::v1::{AnyValue, KeyValue, any_value::Value},
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     metrics::v1::{
         Histogram, HistogramDataPoint, Metric, ResourceMetrics, ScopeMetrics, Summary, SummaryDataPoint, metric::Data,
     },
@@ -287,6 +287,53 @@ fn the_same_requests_under_two_names_count_once() {
         .scope_metrics
         .extend(old.resource_metrics[0].scope_metrics.clone());
     assert_eq!(count(apart), 2);
+}
+
+/// `findings/fastapi-counts-its-requests-beside-the-instrumentation.sh`: a framework measures what its middleware measures, too.
+#[test]
+fn the_same_requests_of_two_scopes_count_once() {
+    let of = |scope: &str, name: &str, unit: &str, values: &[f64]| {
+        let mut sent = request(name, unit, delta(point(values, &ADVISED, true)));
+        let mut of_scope = sent.resource_metrics[0].scope_metrics.remove(0);
+        of_scope.scope = Some(InstrumentationScope {
+            name: scope.into(),
+            ..InstrumentationScope::default()
+        });
+        of_scope
+    };
+    let counted = |scopes: &[ScopeMetrics]| {
+        let mut sent = request("", "", delta(point(&[], &ADVISED, false)));
+        sent.resource_metrics[0].scope_metrics = scopes.to_vec();
+        let decoded = otlp::decode_metrics(sent);
+        assert!(decoded.rejected.is_empty(), "{:?}", decoded.rejected);
+        let requests = decoded.windows.iter().flat_map(|window| &window.requests);
+        requests.map(|series| series.duration.count()).sum::<u64>()
+    };
+    let (old, new) = ("http.server.duration", "http.server.request.duration");
+    let own = of("fastapi", new, "s", &[0.01, 0.02]);
+    let asgi = of("opentelemetry.instrumentation.asgi", old, "ms", &[10.0, 20.0]);
+    assert_eq!(counted(std::slice::from_ref(&own)), 2, "alone it is the only one");
+    assert_eq!(counted(&[asgi.clone(), own.clone()]), 2);
+    assert_eq!(counted(&[own.clone(), asgi]), 2, "in any order");
+    // Applications that are mounted: the outer one counts theirs as well.
+    let mounted = of("opentelemetry.instrumentation.fastapi", new, "s", &[0.01, 0.02, 0.03]);
+    assert_eq!(counted(&[own.clone(), mounted]), 3);
+    // Calls are others than requests.
+    let calls = of(
+        "opentelemetry.instrumentation.asgi",
+        "http.client.request.duration",
+        "s",
+        &[0.01],
+    );
+    assert_eq!(counted(&[own.clone(), calls]), 3);
+    let flask = of("opentelemetry.instrumentation.flask", old, "ms", &[1.0]);
+    assert_eq!(counted(&[own, flask]), 3, "another server of the process");
+    // With routes where there are some.
+    let http = "@opentelemetry/instrumentation-http";
+    let (node, hono) = (of(http, new, "s", &[0.01, 0.02]), of("@hono/otel", new, "s", &[0.02]));
+    let node_calls = of(http, "http.client.request.duration", "s", &[0.01]);
+    assert_eq!(counted(&[node.clone(), hono]), 1);
+    assert_eq!(counted(&[node, node_calls]), 3);
 }
 
 /// `findings/grpc-python-counts-all-calls-below-five-seconds-as-one.sh`: seconds over bounds that were made for milliseconds.
