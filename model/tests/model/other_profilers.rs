@@ -382,3 +382,27 @@ fn ddtrace_writes_nineteen_types_packed_with_zstd() {
         "{counted}"
     );
 }
+
+/// `findings/bun-cpuprofile-has-no-idle.sh`: computes for 300 ms, between five pauses of 200 ms.
+#[test]
+fn pauses_of_bun_are_idle_and_no_time_of_what_ran_before() {
+    let read = file("bun-1.4.4.cpuprofile");
+    let totals = totals(&read);
+    assert_eq!(totals[WALL], 1_303_078_250, "all of it");
+    assert!(
+        (270_000_000..330_000_000).contains(&totals[ProfileType::CPU]),
+        "{totals:?}"
+    );
+    let [wall, cpu] = &read.profiles[..] else {
+        panic!("two types")
+    };
+    let own = |profile: &Profile, function: &str| -> i64 {
+        let stacks = stacks(profile);
+        let of = stacks.iter().filter(|(stack, _)| stack.ends_with(function));
+        of.map(|(_, value)| value).sum()
+    };
+    assert_eq!(own(cpu, "(idle)"), 0);
+    assert!((980_000_000..1_030_000_000).contains(&own(wall, "(idle)")));
+    assert_eq!(own(wall, "compute"), own(cpu, "compute"));
+    assert_eq!(own(cpu, "compute"), totals[ProfileType::CPU]);
+}
