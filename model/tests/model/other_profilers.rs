@@ -406,3 +406,32 @@ fn pauses_of_bun_are_idle_and_no_time_of_what_ran_before() {
     assert_eq!(own(wall, "compute"), own(cpu, "compute"));
     assert_eq!(own(cpu, "compute"), totals[ProfileType::CPU]);
 }
+
+/// `findings/pprofile-adds-a-ratio-to-its-callgrind-events.sh`
+#[test]
+fn a_ratio_among_the_events_of_callgrind_is_no_cost() {
+    let read = file("pprofile-2.2.0.callgrind");
+    assert_eq!(
+        totals(&read),
+        [("callgrind:hits:count:hits:count", 600_012), (WALL, 4_362_172_000)].into()
+    );
+    assert_eq!(reasons(&read.left_out), [("ratio_event", 15)]);
+    assert_eq!(read.left_out[0].what, "usphit");
+    let work = |stack: &String| stack.ends_with(";main;work");
+    let wall = read
+        .profiles
+        .iter()
+        .find(|profile| profile.profile_type.0 == WALL)
+        .unwrap();
+    let names: Vec<String> = stacks(wall).into_keys().collect();
+    assert!(names.iter().any(work), "the line is no part of a name: {names:?}");
+    let asked = try_as("pprofile-2.2.0.callgrind", Some("cpu")).unwrap();
+    assert_eq!(totals(&asked)[ProfileType::CPU], 4_362_172_000);
+}
+
+/// The same finding: a unit, and nothing of what it is.
+#[test]
+fn pyprof2calltree_has_wall_time_in_nanoseconds() {
+    let read = file("pyprof2calltree-1.4.5.callgrind");
+    assert_eq!(totals(&read), [(WALL, 558_685_694)].into());
+}
