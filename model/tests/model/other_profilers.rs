@@ -435,3 +435,34 @@ fn pyprof2calltree_has_wall_time_in_nanoseconds() {
     let read = file("pyprof2calltree-1.4.5.callgrind");
     assert_eq!(totals(&read), [(WALL, 558_685_694)].into());
 }
+
+/// `findings/luajit-names-c-functions-by-their-address.sh`
+#[test]
+fn addresses_of_luajit_are_no_names() {
+    let read = try_as("luajit-2.1.0-beta3.folded", Some("cpu")).unwrap();
+    let stacks: Vec<String> = stacks(only(&read)).into_keys().collect();
+    assert_eq!(
+        stacks,
+        [
+            "[C];(main chunk);main;price",
+            "[C];(main chunk);main;sort;(anonymous);price"
+        ]
+    );
+}
+
+/// `findings/nytprof-has-two-units-for-one-profile.sh`: two calls of 0.2 s.
+#[test]
+fn a_rate_beyond_any_sampler_is_the_unit_of_a_clock() {
+    let how = Reading {
+        kind: Some("wall"),
+        rate_hz: Some(10_000_000),
+        limit: 1 << 20,
+        ..Reading::default()
+    };
+    let read = read(&bytes("nytprofcalls-6.12.folded"), &how).unwrap();
+    assert_eq!(totals(&read), [(WALL, 420_188_300)].into());
+    let profile = only(&read);
+    assert_eq!(stacks(profile)["main::main;main::price"], 420_127_100);
+    let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+    assert_eq!((profile.period, samples), (0, 4), "times, and no 4 million samples");
+}
