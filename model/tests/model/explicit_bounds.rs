@@ -1,7 +1,7 @@
 //! Histograms with explicit bounds, as SDKs send them unless told otherwise: no count is lost, quantiles stay within the
 //! sender's buckets, and few values are not all put at one end.
 
-use emberline_model::{RequestSeries, otlp};
+use emberline_model::{RequestSeries, Side, otlp};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 use proptest::prelude::*;
+use prost::Message;
 
 const NS: u64 = 1_000_000_000;
 /// The bounds that the semantic conventions advise, in seconds.
@@ -358,4 +359,41 @@ fn bounds_of_milliseconds_for_seconds_are_told() {
     for with_extremes in [false, true] {
         assert_eq!(told(&[0.001, 0.001, 0.001, 1.0], &ADVISED, with_extremes), [""; 0]);
     }
+}
+
+/// What OpenTelemetry's SDK for Python sent, as it sent it: requests to the server by route and status.
+fn sent(name: &str) -> std::collections::BTreeMap<(String, u16, bool), u64> {
+    let path = format!("{}/tests/fixtures/others/{name}", env!("CARGO_MANIFEST_DIR"));
+    let request = ExportMetricsServiceRequest::decode(std::fs::read(path).unwrap().as_slice()).unwrap();
+    let mut counted = std::collections::BTreeMap::new();
+    for series in otlp::decode_metrics(request)
+        .windows
+        .into_iter()
+        .flat_map(|window| window.requests)
+        .filter(|series| series.side == Side::Server)
+    {
+        *counted.entry((series.route, series.status, series.error)).or_default() += series.duration.count();
+    }
+    counted
+}
+
+/// `findings/fastapi-counts-its-requests-beside-the-instrumentation.sh`: 13 requests, which were 26.
+#[test]
+fn fastapi_inside_the_asgi_middleware_has_each_request_once() {
+    let route = |route: &str| (route.to_owned(), 200, false);
+    let expected = [(route("/quote/{item}"), 10), (route("/stock/item/{item}"), 3)];
+    assert_eq!(sent("fastapi-0.165.0-asgi.metrics.pb"), expected.into());
+}
+
+/// `findings/tornado-counts-a-failed-request-twice.sh`: four requests, of which Tornado counts two twice, by the route.
+#[test]
+fn tornado_has_its_routes_and_its_own_idea_of_failures() {
+    let of = |route: &str, status, error| (route.to_owned(), status, error);
+    let expected = [
+        (of("/failing", 200, false), 1),
+        (of("/failing", 500, true), 1),
+        (of("/missing", 404, false), 2),
+        (of("/quote/{item}", 200, false), 2),
+    ];
+    assert_eq!(sent("tornado-0.66b1.metrics.pb"), expected.into());
 }
