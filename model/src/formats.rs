@@ -101,14 +101,19 @@ pub struct Units {
 /// Samples per second if the sender does not say: the usual default of profilers.
 pub const DEFAULT_RATE_HZ: u32 = 100;
 
+/// More often than that nothing takes samples.
+const HIGHEST_SAMPLE_RATE_HZ: u32 = 1_000_000;
+
 impl Units {
     /// Samples of CPU time at a rate; each is worth its share of a second.
+    ///
+    /// Beyond [`HIGHEST_SAMPLE_RATE_HZ`] it is no rate of samples but the unit of a clock, and the numbers are times.
     pub fn cpu(rate_hz: u32) -> Units {
-        let period = NS / i64::from(rate_hz.max(1));
+        let factor = NS / i64::from(rate_hz.max(1));
         Units {
             profile_type: ProfileType::cpu(),
-            factor: period,
-            period,
+            factor,
+            period: if rate_hz > HIGHEST_SAMPLE_RATE_HZ { 0 } else { factor },
         }
     }
 

@@ -21,6 +21,7 @@ mod shapes;
 mod streams;
 mod timestamps;
 mod untaken;
+mod writers;
 
 pub use generations::{read_profiles, read_profiles_counting};
 pub use json::{JsonError, metrics_to_protobuf, profiles_to_protobuf};

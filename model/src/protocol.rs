@@ -71,7 +71,11 @@ impl Protocol {
 impl StatusKind {
     /// The kind for a protocol's name; HTTP for unknown names.
     pub fn of_name(protocol: &str) -> StatusKind {
-        Protocol::of_name(protocol).map_or(StatusKind::Http, Protocol::status_kind)
+        match protocol {
+            // Connect has gRPC's codes; SDKs report it under these names.
+            "connectrpc" | "connect_rpc" => StatusKind::Grpc,
+            _ => Protocol::of_name(protocol).map_or(StatusKind::Http, Protocol::status_kind),
+        }
     }
 
     /// True if the server is at fault (for gRPC: OpenTelemetry, "Semantic conventions for gRPC").

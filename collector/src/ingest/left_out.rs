@@ -331,6 +331,11 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "the file has several profiles of one unit; they were added up like threads of one process",
             "if they belong to different processes, send each separately",
         ),
+        "ratio_event" => (
+            "lines",
+            "the event is one quantity divided by another, which cannot be added up",
+            "",
+        ),
         "period_by_times" => (
             SAMPLES,
             "they have no period, so their timestamps were used",

@@ -115,10 +115,10 @@ pub(super) fn rate(parameters: &Parameters, name: &'static str) -> Result<Option
     let Some(text) = parameters.get(name) else {
         return Ok(None);
     };
-    let rate = text.parse().ok().filter(|rate| (1..=1_000_000).contains(rate));
+    let rate = text.parse().ok().filter(|rate| (1..=10_000_000).contains(rate));
     rate.map(Some).ok_or_else(|| Rejection::Parameter {
         name,
-        reason: format!("`{}` is not a rate from 1 to 1000000 Hz", shortened(text)),
+        reason: format!("`{}` is not a rate from 1 to 10000000 Hz", shortened(text)),
     })
 }
 

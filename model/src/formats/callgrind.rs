@@ -1,8 +1,10 @@
-//! Callgrind's files (valgrind; also Xdebug, yappi and StackProf): what each function cost itself, and its calls.
+//! Callgrind's files (valgrind; also Xdebug, yappi, StackProf, pprofile, pyprof2calltree): what each function cost itself, and
+//! its calls.
 //!
 //! Guarantees: the sum of own costs is the program's total as `callgrind_annotate` shows it, per event; names that stand
 //! for numbers are resolved over the whole file, objects, files and functions apart. One profile per event, in the event's
-//! unit where it names one (`Time_(10ns)`) or its writer is known to mean one (yappi, StackProf), counts otherwise.
+//! unit where it names one (`Time_(10ns)`, `microseconds`) or its writer is known to mean one (yappi, StackProf), counts otherwise.
+//! An event that is one thing by another (`event: usphit :microseconds/hit`) has no sum: it is dropped, and named.
 //!
 //! Wrong on purpose: such files contain no stacks, see [`super::edges`]. Lines of code are not kept, only functions.
 //! Code inlined from other files counts towards the function that contains it.
@@ -11,11 +13,12 @@ use std::collections::HashMap;
 
 use super::{
     edges::Edges,
+    meaning::{size_unit, time_unit},
     read_error::{Outcome, ReadError, shown},
     table::{Column, How, Table, memory, wall},
     type_of,
 };
-use crate::profile::ProfileType;
+use crate::{otlp::Rejected, profile::ProfileType};
 
 /// The most events of one file.
 const MAX_EVENTS: usize = 64;
@@ -26,7 +29,12 @@ pub(super) fn names_events(line: &str) -> bool {
 }
 
 /// The type of an event, and what one of it is worth. `creator` is the file's own word for who wrote it.
-fn event(name: &str, creator: &str) -> (ProfileType, i64) {
+fn event(name: &str, creator: &str, how: &How<'_>) -> (ProfileType, i64) {
+    // Sums of clocks that the programs do not name: Python's are of wall time unless they are given another.
+    if let Some(factor) = time_unit(name) {
+        let time = if how.says_cpu() { ProfileType::cpu() } else { wall() };
+        return (time, factor);
+    }
     match (creator, name) {
         // Microseconds of yappi's clock, which is the CPU's unless configured otherwise (`yappi.py`,
         // `_save_as_CALLGRIND`).
@@ -56,6 +64,13 @@ fn event(name: &str, creator: &str) -> (ProfileType, i64) {
     }
 }
 
+/// True for `microseconds/hit`, and not for `I/O`.
+fn is_ratio(full_name: &str) -> bool {
+    full_name
+        .split_once('/')
+        .is_some_and(|(unit, _)| time_unit(unit).is_some() || size_unit(unit).is_some())
+}
+
 /// Abbreviated names: `(12) name` the first time, `(12)` afterwards.
 #[derive(Default)]
 struct Names<'t>(HashMap<&'t str, &'t str>);
@@ -78,17 +93,23 @@ impl<'t> Names<'t> {
     }
 }
 
-/// The name and the line of `work /srv/app.py:2`, which is how yappi writes a function of `/srv/app.py`.
-fn name_and_line<'t>(name: &'t str, file: &str) -> (&'t str, u32) {
+/// The name and the line of `work /srv/app.py:2`, which is how yappi writes a function of `/srv/app.py`, and of `work:2`, which is how
+/// pprofile does.
+fn name_and_line<'t>(name: &'t str, file: &str, creator: &str) -> (&'t str, u32) {
     let split = || {
         let (rest, line) = name.rsplit_once(':')?;
-        let own = rest.strip_suffix(file)?.strip_suffix(' ')?;
+        let own = match creator {
+            "pprofile" => rest,
+            _ => rest.strip_suffix(file)?.strip_suffix(' ')?,
+        };
         Some((own, line.parse().ok()?))
     };
     split().unwrap_or((name, 0))
 }
 
 struct State<'t> {
+    /// Who wrote the file.
+    creator: &'t str,
     objects: Names<'t>,
     files: Names<'t>,
     functions: Names<'t>,
@@ -110,7 +131,7 @@ impl<'t> State<'t> {
             return Ok(known);
         }
         let place = if file.is_empty() || file == "???" { object } else { file };
-        let (own, line) = name_and_line(name, place);
+        let (own, line) = name_and_line(name, place, self.creator);
         let frame = table.frame(own, place, line)?;
         table.charge(96)?;
         self.known.insert((object, file, name), frame);
@@ -150,9 +171,12 @@ impl<'t> State<'t> {
 /// Reads a file.
 pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
     let mut table = Table::new(Vec::new(), how.memory);
-    let mut edges: Vec<(Edges, i64)> = Vec::new();
-    let (mut columns, mut creator) = (1, "");
+    // One for each event; none for one that has no sum.
+    let mut edges: Vec<Option<(Edges, i64)>> = Vec::new();
+    let mut ratios: Vec<&str> = Vec::new();
+    let mut columns = 1;
     let mut state = State {
+        creator: "",
         objects: Names::default(),
         files: Names::default(),
         functions: Names::default(),
@@ -168,6 +192,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
     // The line after `calls=` is the inclusive cost of the calls, the line after `jump=` costs nothing.
     let (mut after_calls, mut after_jump) = (false, false);
     let mut seen_cost = false;
+    let (mut dropped, mut lines) = (Vec::new(), 0);
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -184,9 +209,11 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
                 .ok_or_else(|| ReadError::line(at, "a cost comes before any function"))?;
             let called = state.called.filter(|_| is_call);
             seen_cost = true;
-            for (edges, factor) in &mut edges {
+            lines += 1;
+            for event in &mut edges {
                 // Costs of 0 at the end of a line may be left away.
                 let Some(cost) = words.next() else { break };
+                let Some((edges, factor)) = event else { continue };
                 let cost: u64 = cost
                     .parse()
                     .map_err(|_| ReadError::line(at, format!("`{}` is not a cost", shown(cost))))?;
@@ -221,24 +248,44 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
                     if edges.len() >= MAX_EVENTS {
                         return Err(ReadError::line(at, format!("more than {MAX_EVENTS} events")));
                     }
-                    let (profile_type, factor) = event(name, creator);
+                    if ratios.contains(&name) {
+                        dropped.push(name);
+                        edges.push(None);
+                        continue;
+                    }
+                    let (profile_type, factor) = event(name, state.creator, how);
                     table.columns.push(Column::new(profile_type, 0));
-                    edges.push((Edges::default(), factor));
+                    edges.push(Some((Edges::default(), factor)));
                 }
             }
-            Some(("creator", name)) => creator = name.trim(),
+            // `event: NAME : what it is in full`.
+            Some(("event", event)) if ratios.len() < MAX_EVENTS => {
+                ratios.extend(
+                    event
+                        .split_once(':')
+                        .filter(|(_, full)| is_ratio(full))
+                        .map(|(name, _)| name.trim()),
+                );
+            }
+            Some(("creator", name)) => state.creator = name.trim(),
             Some(("positions", names)) => columns = names.split_ascii_whitespace().count().clamp(1, 2),
             Some(_) => {}
             None => return Err(ReadError::line(at, format!("`{}` is not supported", shown(line)))),
         }
     }
-    if edges.is_empty() {
-        return Err(ReadError::Content("the line `events:` is missing".to_owned()));
+    if table.columns.is_empty() {
+        return Err(ReadError::Content(
+            "the line `events:` is missing, or names nothing that can be added up".to_owned(),
+        ));
     }
-    for (column, (edges, _)) in edges.into_iter().enumerate() {
+    for (column, (edges, _)) in edges.into_iter().flatten().enumerate() {
         edges.write(&mut table, column)?;
     }
-    table.finish(0, 0)
+    let mut outcome = table.finish(0, 0)?;
+    for name in dropped {
+        Rejected::of("ratio_event", name, lines).add_to(&mut outcome.left_out);
+    }
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -286,6 +333,20 @@ mod tests {
                 ("memory:alloc_space:bytes:space:bytes".to_owned(), 4096)
             ]
         );
+    }
+
+    #[test]
+    fn an_event_is_a_ratio_only_by_a_unit() {
+        let text = "creator: x\nevent: io : I/O\nevent: rate : bytes/s\nevents: io rate us\nfn=f:9\n1 2 3 4\n";
+        assert_eq!(
+            totals(text),
+            [
+                ("callgrind:io:count:io:count".to_owned(), 2),
+                ("wall:wall:nanoseconds:wall:nanoseconds".to_owned(), 4_000)
+            ]
+        );
+        let error = read("event: rate : us/hit\nevents: rate\nfn=f\n1 2\n", &HOW).unwrap_err();
+        assert!(error.to_string().contains("events"), "{error}");
     }
 
     #[test]

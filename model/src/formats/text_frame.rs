@@ -11,6 +11,8 @@
 //! | heaptrack | `main (busy.c)` | `main`, `busy.c` |
 //! | google-pprof | `main<0000000000001199>` | `main` |
 //! | perf | `main (inlined)` | `main` |
+//! | LuaJIT's profiler | `@0x562d1de3d2c0` (code that is not Lua) | `[C]` |
+//! | LuaJIT's profiler | `shop.lua:8`, `shop.lua:0` | `(anonymous)` in line 8, `(main chunk)` of `shop.lua` |
 //!
 //! Guarantee: any other text is a function's name unchanged, including brackets, blanks and numbers; nothing becomes
 //! empty.
@@ -30,11 +32,24 @@ pub(super) struct TextFrame<'t> {
 /// V8's name for code without one: anonymous functions, and the code of a whole file.
 const ANONYMOUS: &str = "(anonymous)";
 
+/// Name of a function that is known by nothing but its address of this process.
+const NATIVE: &str = "[C]";
+/// The code of a file of Lua outside of its functions.
+const MAIN_CHUNK: &str = "(main chunk)";
+
 /// Takes a frame apart.
 pub(super) fn split(text: &str) -> TextFrame<'_> {
     let text = text.trim();
+    if is_address(text) {
+        return TextFrame {
+            function: NATIVE,
+            file: "",
+            line: 0,
+        };
+    }
     let text = without_address(text.strip_suffix(" (inlined)").unwrap_or(text));
     javascript(text)
+        .or_else(|| unnamed_lua(text))
         .or_else(|| place_and_function(text))
         .or_else(|| function_and_place(text))
         .unwrap_or(TextFrame {
@@ -42,6 +57,12 @@ pub(super) fn split(text: &str) -> TextFrame<'_> {
             file: "",
             line: 0,
         })
+}
+
+/// `@0x562d1de3d2c0`.
+fn is_address(text: &str) -> bool {
+    let digits = text.strip_prefix("@0x").unwrap_or_default();
+    (6..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// `main<0000000000001199>`: the address says only which instruction.
@@ -82,6 +103,13 @@ fn javascript(text: &str) -> Option<TextFrame<'_>> {
         file,
         line,
     })
+}
+
+/// `shop.lua:8`: a function without a name is told by where it is defined.
+fn unnamed_lua(text: &str) -> Option<TextFrame<'_>> {
+    let (file, line) = numbered(text).filter(|(file, _)| file.ends_with(".lua"))?;
+    let function = if line == 0 { MAIN_CHUNK } else { ANONYMOUS };
+    Some(TextFrame { function, file, line })
 }
 
 /// A file with a line, and perhaps a column, behind it.

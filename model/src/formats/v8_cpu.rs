@@ -6,6 +6,10 @@
 //!
 //! Wrong on purpose: `hitCount` is not read (it leaves out the first sample); a function is known by the line of its
 //! definition, not by the lines that were hit; V8's clock begins anywhere, so only lengths of time are taken.
+//!
+//! Bun writes the same format with the samples of JavaScriptCore, which takes none while nothing runs: its last sample before a pause
+//! would stand for the pause. Its clock is that of the calendar, which V8's never is, so such a file is known by its
+//! `startTime`; what is far longer than its samples are apart is idle ([`without_pauses`]).
 
 use std::collections::HashMap;
 
@@ -88,6 +92,24 @@ impl Tree {
         Ok(())
     }
 
+    /// A node of its own for idle time.
+    fn add_idle(&mut self) -> Result<u64, ReadError> {
+        let id = self.by_id.keys().max().map_or(1, |id| id.saturating_add(1));
+        let call_frame = CallFrame {
+            name: IDLE.to_owned(),
+            url: String::new(),
+            line: unknown_line(),
+        };
+        let node = NodeSource {
+            id,
+            call_frame,
+            parent: None,
+            children: Vec::new(),
+        };
+        self.add(vec![node])?;
+        Ok(id)
+    }
+
     /// Ties the nodes together, when all are there.
     fn tie(&mut self) -> Result<(), ReadError> {
         let missing = |id: u64| ReadError::Content(format!("node {id} does not exist"));
@@ -146,11 +168,41 @@ pub(super) fn add(
         if how.wants_wall() {
             table.add(row, 0, ns, samples)?;
         }
-        if how.wants_cpu() && tree.nodes[node].name != "(idle)" {
+        if how.wants_cpu() && tree.nodes[node].name != IDLE {
             table.add(row, 1, ns, samples)?;
         }
     }
     Ok(())
+}
+
+/// What V8 calls the time in which nothing runs.
+const IDLE: &str = "(idle)";
+/// Microseconds since 1970 that no clock of V8 shows: the year 2001.
+const CALENDAR_US: f64 = 1e15;
+/// From so many distances of samples on, it is a pause between two of them.
+const PAUSE: f64 = 10.0;
+
+/// Ends samples before pauses after their usual distance, and gives the rest to V8's word for idle.
+fn without_pauses(hits: Vec<(f64, u64)>, end_us: f64, tree: &mut Tree) -> Result<Vec<(f64, u64)>, ReadError> {
+    let next = |at: usize| hits.get(at + 1).map_or(end_us, |next: &(f64, u64)| next.0);
+    let mut lengths: Vec<f64> = (0..hits.len())
+        .map(|at| next(at) - hits[at].0)
+        .filter(|us| *us > 0.0)
+        .collect();
+    lengths.sort_by(f64::total_cmp);
+    // Not the middle one: where a program mostly waits, most samples have a pause behind them.
+    let Some(&usual) = lengths.get(lengths.len() / 10) else {
+        return Ok(hits);
+    };
+    let idle = tree.add_idle()?;
+    let mut all = Vec::with_capacity(hits.len());
+    for (at, &(time, node)) in hits.iter().enumerate() {
+        all.push((time, node));
+        if next(at) - time > PAUSE * usual {
+            all.push((time + usual, idle));
+        }
+    }
+    Ok(all)
 }
 
 /// Reads a file.
@@ -170,7 +222,10 @@ pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
         time += delta;
         (time, node)
     });
-    let hits = hits.collect();
+    let mut hits: Vec<_> = hits.collect();
+    if file.start >= CALENDAR_US {
+        hits = without_pauses(hits, file.end, &mut tree)?;
+    }
     let mut table = table(how);
     add(&mut table, how, tree, hits, file.end)?;
     let length_ns = ((file.end - file.start).max(0.0) * 1e3) as i64;

@@ -20,7 +20,9 @@ pub(super) fn called(attributes: &[KeyValue]) -> Option<String> {
         return Some(service);
     }
     let host = of("server.address").or_else(|| of("net.peer.name"));
-    let host = host.or_else(|| of("grpc.target").and_then(|target| host_of_target(&target)))?;
+    let host = host.or_else(|| of("grpc.target").and_then(|target| host_of_target(&target)));
+    // All that Python's `urllib` has in its metrics under the old name.
+    let host = host.or_else(|| of("http.url").and_then(|url| host_of_url(&url)))?;
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || host.starts_with('/');
     if host.is_empty() || host == "localhost" || is_address {
@@ -32,6 +34,18 @@ pub(super) fn called(attributes: &[KeyValue]) -> Option<String> {
         return Some(format!("{namespace}/{service}"));
     }
     Some(host)
+}
+
+/// The host of `http://cart:8080/item/7`.
+fn host_of_url(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => host,
+    };
+    (!host.is_empty()).then(|| host.to_owned())
 }
 
 /// The host of gRPC's name of a target: `dns:///cart:8080`, `dns:cart`, `cart:8080` (grpc/doc/naming.md).

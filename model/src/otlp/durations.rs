@@ -7,14 +7,21 @@
 //! Wrong on purpose: a caller measured by an SDK knows only the name that it asked for: that is a destination, as for a
 //! proxy's outbound listener, not a release. Two names of one metric in one scope are the same requests, and only the
 //! newer one counts.
+//!
+//! One file because the name of a metric decides how its attributes are read, and the tests hold both together. The writer and the
+//! callee of a request have files of their own.
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 
-use super::{called::called, find_int, find_peer, find_text, names};
+use super::{
+    called::called,
+    find_int, find_peer, find_text, names,
+    writers::{PYTHON, Writer},
+};
 use crate::{
     batch::RequestSeries,
     histogram::Histogram,
-    protocol::{Protocol, StatusKind},
+    protocol::{CALLER_LEFT, Protocol, StatusKind},
     route,
     workload::{ROUTE_OTHER, Side, UNKNOWN},
 };
@@ -98,15 +105,8 @@ static DURATIONS: [Duration; 11] = [
     ),
 ];
 
-/// Instrumentations that put the route, and not the path, into `http.target` of their metrics under the old names. Others
-/// put the path there.
-const ROUTE_IN_TARGET: [&str; 5] = [
-    "opentelemetry.instrumentation.flask",
-    "opentelemetry.instrumentation.django",
-    "opentelemetry.instrumentation.asgi",
-    "opentelemetry.instrumentation.fastapi",
-    "opentelemetry.instrumentation.starlette",
-];
+/// Names of Connect, which has gRPC's codes and says them in its own words: before and since 1.39.
+const CONNECT: [&str; 2] = ["connect_rpc", "connectrpc"];
 
 /// Codes of gRPC by name.
 const GRPC_CODES: [&str; 17] = [
@@ -129,15 +129,6 @@ const GRPC_CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// Who wrote a point.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Writer<'a> {
-    /// Name of the instrumentation.
-    pub(super) scope: &'a str,
-    /// One of our own proxies or libraries, whose routes and errors are what they say.
-    pub(super) own: bool,
-}
-
 impl Duration {
     /// The metric with this name.
     pub(super) fn named(name: &str) -> Option<&'static Duration> {
@@ -153,6 +144,13 @@ impl Duration {
             "ns" | "nanoseconds" => Some(1e-9),
             _ => None,
         }
+    }
+
+    /// True for a request whose caller left: for a handler that is cancelled this instrumentation says nothing, for one that fails
+    /// it has an error, but only since the names are new.
+    fn gave_up(&self, series: &RequestSeries, writer: Writer<'_>, failed: bool) -> bool {
+        let tells = writer.scope == "opentelemetry.instrumentation.aiohttp_server" && self.newer.is_none();
+        tells && self.side == Side::Server && series.status == 0 && !failed
     }
 
     /// What the attributes of a point say; without the duration.
@@ -188,7 +186,7 @@ impl Duration {
         };
         match self.kind {
             Kind::Http => {
-                let in_target = self.newer.is_some() && ROUTE_IN_TARGET.contains(&writer.scope);
+                let in_target = self.newer.is_some() && writer.has_route_in_target();
                 let template = (self.side == Side::Client).then(|| of(&["url.template"])).flatten();
                 let found = of(&[names::ROUTE])
                     .or(template)
@@ -203,9 +201,17 @@ impl Duration {
                 let status = find_int(attributes, names::STATUS).or_else(|| find_int(attributes, "http.status_code"));
                 series.status = status.and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
                 series.protocol = http_protocol(attributes);
-                // Senders call 4xx an error of the caller; here it is an answer.
-                let answered = !writer.own && (400..500).contains(&series.status);
-                series.error = (error_type.is_some() && !answered) || (!writer.own && series.status >= 500);
+                if self.gave_up(&series, writer, error_type.is_some()) {
+                    series.status = CALLER_LEFT;
+                }
+                series.error = match series.status {
+                    _ if writer.own => error_type.is_some(),
+                    500.. => true,
+                    0 if writer.scope.starts_with(PYTHON) => true,
+                    // Senders call 4xx an error of the caller; here it is an answer.
+                    400..500 => false,
+                    _ => error_type.is_some(),
+                };
             }
             Kind::Rpc => {
                 let system = of(&["rpc.system.name", "rpc.system"]).unwrap_or_else(|| "grpc".to_owned());
@@ -233,7 +239,7 @@ impl Duration {
                     "rpc.connect_rpc.error_code",
                 ]);
                 series.status = code.as_deref().map_or(0, grpc_code);
-                series.error = match (is_grpc, code) {
+                series.error = match (is_grpc || CONNECT.contains(&series.protocol.as_str()), code) {
                     (true, Some(_)) => StatusKind::Grpc.is_server_error(series.status),
                     _ => error_type.is_some(),
                 };
@@ -244,6 +250,8 @@ impl Duration {
 }
 
 fn grpc_code(text: &str) -> u16 {
+    // In Connect's spelling.
+    let text = if text == "canceled" { "CANCELLED" } else { text };
     let by_name = |text: &str| {
         GRPC_CODES
             .iter()
@@ -273,7 +281,11 @@ mod tests {
     use super::*;
     use crate::otlp::{attribute, text};
 
-    const THIRD_PARTY: Writer<'_> = Writer { scope: "", own: false };
+    const THIRD_PARTY: Writer<'_> = Writer {
+        scope: "",
+        version: "",
+        own: false,
+    };
 
     fn series(name: &str, scope: &str, attributes: &[(&str, &str)]) -> RequestSeries {
         let attributes: Vec<KeyValue> = attributes
@@ -330,6 +342,12 @@ mod tests {
                 "other",
             ),
             (
+                "http.server.duration",
+                "opentelemetry.instrumentation.aiohttp_server",
+                vec![("http.target", "/quote/7")],
+                "other",
+            ),
+            (
                 "http.client.request.duration",
                 "",
                 vec![("url.template", "/quote/{id}")],
@@ -366,6 +384,73 @@ mod tests {
         }
     }
 
+    /// `findings/failed-calls-of-python-clients-have-no-error.sh` and `findings/starlette-counts-an-exception-without-a-status.sh`
+    #[test]
+    fn a_request_of_python_without_a_status_failed() {
+        let of = |name: &str, scope: &str, attributes: &[(&str, &str)]| {
+            let found = series(name, scope, attributes);
+            (found.status, found.error)
+        };
+        let (client, server) = ("http.client.request.duration", "http.server.request.duration");
+        let aiohttp = "opentelemetry.instrumentation.aiohttp_client";
+        assert_eq!(of(client, aiohttp, &[("server.address", "cart")]), (0, true));
+        let requests = "opentelemetry.instrumentation.requests";
+        assert_eq!(
+            of("http.client.duration", requests, &[("net.peer.name", "cart")]),
+            (0, true)
+        );
+        assert_eq!(
+            of(server, "shop", &[("http.route", "/quote")]),
+            (0, false),
+            "made by hand"
+        );
+        let starlette = "opentelemetry.instrumentation.starlette";
+        assert_eq!(of(server, starlette, &[("http.route", "/boom")]), (0, true));
+        assert_eq!(of("http.server.duration", starlette, &[]), (0, true));
+        assert_eq!(
+            of(server, starlette, &[("http.response.status_code", "200")]),
+            (200, false)
+        );
+        // There a handler that fails has an error, and one that is cancelled with its caller has none.
+        let aiohttp = "opentelemetry.instrumentation.aiohttp_server";
+        assert_eq!(of(server, aiohttp, &[("http.route", "/slow")]), (CALLER_LEFT, false));
+        assert_eq!(of(server, aiohttp, &[("error.type", "ValueError")]), (0, true));
+        assert_eq!(of("http.server.duration", aiohttp, &[]), (0, true));
+        // Our own say what failed.
+        let own = Writer {
+            own: true,
+            ..THIRD_PARTY
+        };
+        assert!(!Duration::named(server).unwrap().series(&[], own).error);
+    }
+
+    /// `findings/connect-calls-every-refusal-an-error.sh`
+    #[test]
+    fn calls_of_connect_are_judged_by_their_code() {
+        let of = |code: &str| {
+            let attributes = [
+                ("rpc.system.name", "connectrpc"),
+                ("rpc.method", "shop.Cart/Total"),
+                ("error.type", "ConnectError"),
+                ("rpc.response.status_code", code),
+            ];
+            let found = series("rpc.server.call.duration", "connectrpc-otel", &attributes);
+            let kind = StatusKind::of_name(&found.protocol);
+            (found.status, found.error, kind.is_given_up(found.status))
+        };
+        assert_eq!(of("not_found"), (5, false, false));
+        assert_eq!(of("invalid_argument"), (3, false, false));
+        assert_eq!(of("canceled"), (1, false, true));
+        assert_eq!(of("internal"), (13, true, false));
+        // Without an error, as instrumentations of the older names write it.
+        let old = [
+            ("rpc.system", "connect_rpc"),
+            ("rpc.connect_rpc.error_code", "unavailable"),
+        ];
+        let old = series("rpc.server.duration", "", &old);
+        assert_eq!((old.status, old.error), (14, true));
+    }
+
     #[test]
     fn a_caller_names_whom_it_asked_for_and_never_an_address() {
         let called = |name: &str, attributes: &[(&str, &str)]| {
@@ -387,6 +472,14 @@ mod tests {
             (vec![("server.address", "[::1]")], ""),
             (vec![("server.address", "localhost")], ""),
             (vec![("server.address", "/run/app.sock")], ""),
+            (
+                vec![("http.url", "http://cart.shop.svc:8080/item/7?q=a:1")],
+                "shop/cart",
+            ),
+            (vec![("http.url", "https://user@pay.example/")], "pay.example"),
+            (vec![("http.url", "http://[::1]:8080/")], ""),
+            (vec![("http.url", "http://10.0.0.1/")], ""),
+            (vec![("http.url", "/item/7")], ""),
             (vec![("server.address", "db"), ("peer.service", "orders")], "orders"),
             (
                 vec![

@@ -2,7 +2,7 @@
 //! others are any metric that [`super::durations`] lists, as a histogram of any kind and temporality.
 //!
 //! Guarantees: a window covers the seconds that its points cover, wherever they begin; what is left out is counted by
-//! reason and named.
+//! reason and named. Requests that two scopes of a process count are counted once.
 //!
 //! One file because both directions share one set of names and attributes, and what is written here has to be read here
 //! unchanged. Histograms, durations and cumulative streams are files of their own; what is left is their order.
@@ -24,12 +24,13 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{
     Decoded, attribute,
     buckets::{Counts, Extremes},
-    durations::{Duration, Writer},
+    durations::Duration,
     find_peer, find_text, names, peer_attributes,
     points::{drawn, window_of},
     resource, scope,
     streams::{self, CumulativePoint},
     text, workload_of,
+    writers::{Writer, counted_by_another},
 };
 use crate::{
     batch::{RequestSeries, WorkloadWindow},
@@ -219,8 +220,9 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
         let own = attributes.iter().any(|attribute| attribute.key == names::COMPONENT);
         let process = identity(0, &attributes);
         let mut beside: HashMap<String, Beside> = HashMap::new();
+        let twice = counted_twice(&group.scope_metrics);
         for scope in group.scope_metrics {
-            let name = scope.scope.map(|scope| scope.name).unwrap_or_default();
+            let (name, version) = scope.scope.map(|scope| (scope.name, scope.version)).unwrap_or_default();
             let newer: HashSet<String> = scope
                 .metrics
                 .iter()
@@ -234,8 +236,13 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
                 component,
                 process: identity(process, &[text("", &name)]),
                 resource: process,
-                writer: Writer { scope: &name, own },
+                writer: Writer {
+                    scope: &name,
+                    version: &version,
+                    own,
+                },
             };
+            let is_twice = twice.contains(&name);
             for metric in scope.metrics {
                 match (metric.name.as_str(), metric.data) {
                     (names::WINDOW_REQUESTS, Some(Data::Sum(sum))) => {
@@ -254,6 +261,8 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
                     (name, Some(data)) => match Duration::named(name) {
                         // The same requests under the older of two names.
                         Some(known) if known.newer.is_some_and(|name| newer.contains(name)) => {}
+                        // The same requests by another scope.
+                        Some(known) if is_twice && known.side == Side::Server => {}
                         Some(known) => durations(known, &metric.unit, data, &from, &mut room, &mut decoded),
                         None => {
                             let shape = shape_of(&data);
@@ -267,6 +276,20 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
         put_beside(&mut decoded, &workload, component, beside);
     }
     decoded
+}
+
+/// Scopes of a process whose server durations another of its scopes counts, too.
+fn counted_twice(scopes: &[ScopeMetrics]) -> HashSet<String> {
+    let measures = |metric: &Metric| {
+        data_points(metric) > 0 && Duration::named(&metric.name).is_some_and(|known| known.side == Side::Server)
+    };
+    let measuring: Vec<&str> = scopes
+        .iter()
+        .filter(|scope| scope.metrics.iter().any(measures))
+        .filter_map(|scope| scope.scope.as_ref().map(|scope| scope.name.as_str()))
+        .collect();
+    let twice = measuring.iter().filter(|scope| counted_by_another(scope, &measuring));
+    twice.map(|scope| (*scope).to_owned()).collect()
 }
 
 /// Buckets that may be made of a request: half of its memory at what one takes.

@@ -1,16 +1,17 @@
 //! Histograms with explicit bounds, as SDKs send them unless told otherwise: no count is lost, quantiles stay within the
 //! sender's buckets, and few values are not all put at one end.
 
-use emberline_model::{RequestSeries, otlp};
+use emberline_model::{RequestSeries, Side, otlp};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
-    common::v1::{AnyValue, KeyValue, any_value::Value},
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     metrics::v1::{
         Histogram, HistogramDataPoint, Metric, ResourceMetrics, ScopeMetrics, Summary, SummaryDataPoint, metric::Data,
     },
     resource::v1::Resource,
 };
 use proptest::prelude::*;
+use prost::Message;
 
 const NS: u64 = 1_000_000_000;
 /// The bounds that the semantic conventions advise, in seconds.
@@ -289,6 +290,53 @@ fn the_same_requests_under_two_names_count_once() {
     assert_eq!(count(apart), 2);
 }
 
+/// `findings/fastapi-counts-its-requests-beside-the-instrumentation.sh`: a framework measures what its middleware measures, too.
+#[test]
+fn the_same_requests_of_two_scopes_count_once() {
+    let of = |scope: &str, name: &str, unit: &str, values: &[f64]| {
+        let mut sent = request(name, unit, delta(point(values, &ADVISED, true)));
+        let mut of_scope = sent.resource_metrics[0].scope_metrics.remove(0);
+        of_scope.scope = Some(InstrumentationScope {
+            name: scope.into(),
+            ..InstrumentationScope::default()
+        });
+        of_scope
+    };
+    let counted = |scopes: &[ScopeMetrics]| {
+        let mut sent = request("", "", delta(point(&[], &ADVISED, false)));
+        sent.resource_metrics[0].scope_metrics = scopes.to_vec();
+        let decoded = otlp::decode_metrics(sent);
+        assert!(decoded.rejected.is_empty(), "{:?}", decoded.rejected);
+        let requests = decoded.windows.iter().flat_map(|window| &window.requests);
+        requests.map(|series| series.duration.count()).sum::<u64>()
+    };
+    let (old, new) = ("http.server.duration", "http.server.request.duration");
+    let own = of("fastapi", new, "s", &[0.01, 0.02]);
+    let asgi = of("opentelemetry.instrumentation.asgi", old, "ms", &[10.0, 20.0]);
+    assert_eq!(counted(std::slice::from_ref(&own)), 2, "alone it is the only one");
+    assert_eq!(counted(&[asgi.clone(), own.clone()]), 2);
+    assert_eq!(counted(&[own.clone(), asgi]), 2, "in any order");
+    // Applications that are mounted: the outer one counts theirs as well.
+    let mounted = of("opentelemetry.instrumentation.fastapi", new, "s", &[0.01, 0.02, 0.03]);
+    assert_eq!(counted(&[own.clone(), mounted]), 3);
+    // Calls are others than requests.
+    let calls = of(
+        "opentelemetry.instrumentation.asgi",
+        "http.client.request.duration",
+        "s",
+        &[0.01],
+    );
+    assert_eq!(counted(&[own.clone(), calls]), 3);
+    let flask = of("opentelemetry.instrumentation.flask", old, "ms", &[1.0]);
+    assert_eq!(counted(&[own, flask]), 3, "another server of the process");
+    // With routes where there are some.
+    let http = "@opentelemetry/instrumentation-http";
+    let (node, hono) = (of(http, new, "s", &[0.01, 0.02]), of("@hono/otel", new, "s", &[0.02]));
+    let node_calls = of(http, "http.client.request.duration", "s", &[0.01]);
+    assert_eq!(counted(&[node.clone(), hono]), 1);
+    assert_eq!(counted(&[node, node_calls]), 3);
+}
+
 /// `findings/grpc-python-counts-all-calls-below-five-seconds-as-one.sh`: seconds over bounds that were made for milliseconds.
 #[test]
 fn bounds_of_milliseconds_for_seconds_are_told() {
@@ -311,4 +359,41 @@ fn bounds_of_milliseconds_for_seconds_are_told() {
     for with_extremes in [false, true] {
         assert_eq!(told(&[0.001, 0.001, 0.001, 1.0], &ADVISED, with_extremes), [""; 0]);
     }
+}
+
+/// What OpenTelemetry's SDK for Python sent, as it sent it: requests to the server by route and status.
+fn sent(name: &str) -> std::collections::BTreeMap<(String, u16, bool), u64> {
+    let path = format!("{}/tests/fixtures/others/{name}", env!("CARGO_MANIFEST_DIR"));
+    let request = ExportMetricsServiceRequest::decode(std::fs::read(path).unwrap().as_slice()).unwrap();
+    let mut counted = std::collections::BTreeMap::new();
+    for series in otlp::decode_metrics(request)
+        .windows
+        .into_iter()
+        .flat_map(|window| window.requests)
+        .filter(|series| series.side == Side::Server)
+    {
+        *counted.entry((series.route, series.status, series.error)).or_default() += series.duration.count();
+    }
+    counted
+}
+
+/// `findings/fastapi-counts-its-requests-beside-the-instrumentation.sh`: 13 requests, which were 26.
+#[test]
+fn fastapi_inside_the_asgi_middleware_has_each_request_once() {
+    let route = |route: &str| (route.to_owned(), 200, false);
+    let expected = [(route("/quote/{item}"), 10), (route("/stock/item/{item}"), 3)];
+    assert_eq!(sent("fastapi-0.165.0-asgi.metrics.pb"), expected.into());
+}
+
+/// `findings/tornado-counts-a-failed-request-twice.sh`: four requests, of which Tornado counts two twice, by the route.
+#[test]
+fn tornado_has_its_routes_and_its_own_idea_of_failures() {
+    let of = |route: &str, status, error| (route.to_owned(), status, error);
+    let expected = [
+        (of("/failing", 200, false), 1),
+        (of("/failing", 500, true), 1),
+        (of("/missing", 404, false), 2),
+        (of("/quote/{item}", 200, false), 2),
+    ];
+    assert_eq!(sent("tornado-0.66b1.metrics.pb"), expected.into());
 }

@@ -382,3 +382,87 @@ fn ddtrace_writes_nineteen_types_packed_with_zstd() {
         "{counted}"
     );
 }
+
+/// `findings/bun-cpuprofile-has-no-idle.sh`: computes for 300 ms, between five pauses of 200 ms.
+#[test]
+fn pauses_of_bun_are_idle_and_no_time_of_what_ran_before() {
+    let read = file("bun-1.4.4.cpuprofile");
+    let totals = totals(&read);
+    assert_eq!(totals[WALL], 1_303_078_250, "all of it");
+    assert!(
+        (270_000_000..330_000_000).contains(&totals[ProfileType::CPU]),
+        "{totals:?}"
+    );
+    let [wall, cpu] = &read.profiles[..] else {
+        panic!("two types")
+    };
+    let own = |profile: &Profile, function: &str| -> i64 {
+        let stacks = stacks(profile);
+        let of = stacks.iter().filter(|(stack, _)| stack.ends_with(function));
+        of.map(|(_, value)| value).sum()
+    };
+    assert_eq!(own(cpu, "(idle)"), 0);
+    assert!((980_000_000..1_030_000_000).contains(&own(wall, "(idle)")));
+    assert_eq!(own(wall, "compute"), own(cpu, "compute"));
+    assert_eq!(own(cpu, "compute"), totals[ProfileType::CPU]);
+}
+
+/// `findings/pprofile-adds-a-ratio-to-its-callgrind-events.sh`
+#[test]
+fn a_ratio_among_the_events_of_callgrind_is_no_cost() {
+    let read = file("pprofile-2.2.0.callgrind");
+    assert_eq!(
+        totals(&read),
+        [("callgrind:hits:count:hits:count", 600_012), (WALL, 4_362_172_000)].into()
+    );
+    assert_eq!(reasons(&read.left_out), [("ratio_event", 15)]);
+    assert_eq!(read.left_out[0].what, "usphit");
+    let work = |stack: &String| stack.ends_with(";main;work");
+    let wall = read
+        .profiles
+        .iter()
+        .find(|profile| profile.profile_type.0 == WALL)
+        .unwrap();
+    let names: Vec<String> = stacks(wall).into_keys().collect();
+    assert!(names.iter().any(work), "the line is no part of a name: {names:?}");
+    let asked = try_as("pprofile-2.2.0.callgrind", Some("cpu")).unwrap();
+    assert_eq!(totals(&asked)[ProfileType::CPU], 4_362_172_000);
+}
+
+/// The same finding: a unit, and nothing of what it is.
+#[test]
+fn pyprof2calltree_has_wall_time_in_nanoseconds() {
+    let read = file("pyprof2calltree-1.4.5.callgrind");
+    assert_eq!(totals(&read), [(WALL, 558_685_694)].into());
+}
+
+/// `findings/luajit-names-c-functions-by-their-address.sh`
+#[test]
+fn addresses_of_luajit_are_no_names() {
+    let read = try_as("luajit-2.1.0-beta3.folded", Some("cpu")).unwrap();
+    let stacks: Vec<String> = stacks(only(&read)).into_keys().collect();
+    assert_eq!(
+        stacks,
+        [
+            "[C];(main chunk);main;price",
+            "[C];(main chunk);main;sort;(anonymous);price"
+        ]
+    );
+}
+
+/// `findings/nytprof-has-two-units-for-one-profile.sh`: two calls of 0.2 s.
+#[test]
+fn a_rate_beyond_any_sampler_is_the_unit_of_a_clock() {
+    let how = Reading {
+        kind: Some("wall"),
+        rate_hz: Some(10_000_000),
+        limit: 1 << 20,
+        ..Reading::default()
+    };
+    let read = read(&bytes("nytprofcalls-6.12.folded"), &how).unwrap();
+    assert_eq!(totals(&read), [(WALL, 420_188_300)].into());
+    let profile = only(&read);
+    assert_eq!(stacks(profile)["main::main;main::price"], 420_127_100);
+    let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+    assert_eq!((profile.period, samples), (0, 4), "times, and no 4 million samples");
+}
