@@ -98,6 +98,15 @@ impl Drain {
     }
 }
 
+/// What a connection does when it retires.
+#[derive(Clone, Copy)]
+pub(crate) enum Retires<'a> {
+    /// It stops.
+    Stops,
+    /// It is told so, at its next turn, and goes on until it stops by itself.
+    Tells(&'a (dyn Fn() + Sync)),
+}
+
 impl Asked {
     /// True when callers should go elsewhere, or everybody is to stop.
     pub(crate) fn is_retiring(&self) -> bool {
@@ -140,11 +149,11 @@ impl Draining {
 
     /// Runs `connection` to its end; when the stop is asked for, or `retiring` is ready, `stop` is called once and the connection goes
     /// on to the end that this brings about. Before, `quiet` may have it go on for as long as it was given to stop, or less. One that
-    /// `can_tell` its caller to go elsewhere does so when it retires; another one waits for the stop.
+    /// can tell its caller to go elsewhere does so when it retires; another one is told, and waits for the stop.
     pub(crate) async fn run<C: Future, Q: Future<Output = ()>>(
         &mut self,
         connection: C,
-        can_tell: bool,
+        retires: Retires<'_>,
         mut retiring: Option<Pin<Box<impl Future<Output = ()>>>>,
         quiet: impl Fn(Option<Duration>) -> Q,
         stop: impl FnOnce(Pin<&mut C>),
@@ -152,8 +161,9 @@ impl Draining {
         let mut connection = pin!(connection);
         let flag = Arc::clone(&self.asked);
         {
-            let mut retires = self.clone();
-            let mut retires = pin!(retires.retires());
+            let mut retirement = self.clone();
+            let mut retirement = pin!(retirement.retires());
+            let mut is_told = false;
             let mut asked = pin!(self.asked());
             let mut is_registered = false;
             let ended = std::future::poll_fn(|cx| {
@@ -161,13 +171,20 @@ impl Draining {
                 if !is_registered {
                     is_registered = true;
                     let _ = asked.as_mut().poll(cx);
-                    if can_tell {
-                        let _ = retires.as_mut().poll(cx);
+                    if matches!(retires, Retires::Stops) {
+                        let _ = retirement.as_mut().poll(cx);
                     }
                 }
                 let is_over = retiring.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready());
-                let is_told = can_tell && flag.is_retiring.load(Ordering::Acquire);
-                if is_over || is_told || flag.is_asked.load(Ordering::Acquire) {
+                let mut stops = is_over;
+                if !is_told && flag.is_retiring.load(Ordering::Acquire) {
+                    is_told = true;
+                    match retires {
+                        Retires::Stops => stops = true,
+                        Retires::Tells(tell) => tell(),
+                    }
+                }
+                if stops || flag.is_asked.load(Ordering::Acquire) {
                     return Poll::Ready(None);
                 }
                 connection.as_mut().poll(cx).map(Some)
@@ -206,7 +223,7 @@ mod tests {
             let retiring = Some(Box::pin(std::future::ready(())));
             let quiet = |limit: Option<Duration>| tokio::time::sleep(limit.unwrap_or(Duration::from_secs(360)));
             draining
-                .run(connection, true, retiring, quiet, |_| told.send(()).unwrap())
+                .run(connection, Retires::Stops, retiring, quiet, |_| told.send(()).unwrap())
                 .await;
         });
         let begun = tokio::time::Instant::now();
@@ -227,7 +244,12 @@ mod tests {
                 let never = None::<Pin<Box<std::future::Pending<()>>>>;
                 let quiet = |_| std::future::ready(());
                 let stop = |_: Pin<&mut _>| told.send(()).unwrap();
-                draining.run(connection, can_tell, never, quiet, stop).await;
+                let retires = if can_tell {
+                    Retires::Stops
+                } else {
+                    Retires::Tells(&|| {})
+                };
+                draining.run(connection, retires, never, quiet, stop).await;
             })
         };
         let drain = Drain::new();

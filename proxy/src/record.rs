@@ -248,6 +248,11 @@ impl Tracker {
         self.guard.as_ref().map(|guard| guard.account())
     }
 
+    /// Whether its connection is about to end, which its caller is to be told.
+    pub(crate) fn is_connection_retiring(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.is_retiring())
+    }
+
     /// Records what the caller asked for, for the access log.
     pub(crate) fn asked_by(mut self, caller: IpAddr, head: &request::Parts) -> Tracker {
         if self.telemetry.access_log().is_some() {

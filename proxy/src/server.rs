@@ -29,7 +29,7 @@ use bytes::Bytes;
 use emberline_model::Side;
 use emberline_profiler::{Labeled, LabeledBy, TaskLabel};
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION, request};
+use http::{Request, Response, request};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -46,7 +46,7 @@ use crate::{
     cluster,
     config::Limits,
     counters::{Counters, Full},
-    drain::Draining,
+    drain::{Draining, Retires},
     listener::Admission,
     telemetry::{DestinationId, Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
     tls::Certificate,
@@ -232,21 +232,19 @@ impl HttpSettings {
         );
         let (telemetry, side, destination) = handler.reports_to();
         let switched = Arc::clone(&caller);
-        let asked = Arc::clone(draining.shared());
         let service = service_fn(move |request| {
-            let asked = Arc::clone(&asked);
             // Not an `async` block, which would hold the future twice.
-            handler.handle(&caller, request).map(move |mut response| {
-                if asked.is_retiring() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response
-                        .headers_mut()
-                        .insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response)
-            })
+            handler.handle(&caller, request).map(Ok::<_, Infallible>)
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let serving = draining.run(connection, false, self.aged(), |_| ready(()), |c| c.graceful_shutdown());
+        let tell = || guard.retire();
+        let serving = draining.run(
+            connection,
+            Retires::Tells(&tell),
+            self.aged(),
+            |_| ready(()),
+            |c| c.graceful_shutdown(),
+        );
         let served = LabeledBy::new(task_label.clone(), serving).await;
         if let Err(error) = &served
             && guard.cause().is_none()
@@ -328,7 +326,7 @@ impl HttpSettings {
         // The connection's own work belongs to all its streams and so carries no label.
         let served = Labeled::new(
             Label::NONE,
-            draining.run(connection, true, Some(Box::pin(retiring)), quiet, |c| {
+            draining.run(connection, Retires::Stops, Some(Box::pin(retiring)), quiet, |c| {
                 c.graceful_shutdown()
             }),
         )

@@ -43,6 +43,8 @@ pub(crate) struct Guard {
     to_leave: AtomicBool,
     /// This process ends it together with its requests; the caller has not left.
     is_cut_off: AtomicBool,
+    /// Its next response tells the caller to connect anew.
+    is_retiring: AtomicBool,
     task: AtomicWaker,
 }
 
@@ -105,12 +107,22 @@ impl Guard {
             head: AtomicUsize::new(0),
             to_leave: AtomicBool::new(false),
             is_cut_off: AtomicBool::new(false),
+            is_retiring: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
     }
 
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// Has its next response tell the caller to connect anew.
+    pub(crate) fn retire(&self) {
+        self.is_retiring.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.is_retiring.load(Ordering::Relaxed)
     }
 
     /// Its slot, on the first call.

@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use emberline_model::Side;
 use emberline_profiler::TaskLabel;
-use http::{Request, Response, StatusCode, Version, response};
+use http::{HeaderValue, Request, Response, StatusCode, Version, response};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -413,6 +413,10 @@ impl Carried {
                 }
             }
             EitherBody::Ours(_) => {}
+        }
+        if self.tracker.is_connection_retiring() {
+            head.headers
+                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
         let body = self.tracker.follow(&head, body);
         Response::from_parts(head, body)
