@@ -15,6 +15,7 @@
 
 mod answer;
 mod backoff;
+mod batch;
 mod channel;
 mod client;
 mod debug_info;

@@ -18,7 +18,7 @@ mod lasting;
 pub(crate) mod list;
 mod rate_limit;
 mod rate_limit_service;
-mod remote;
+pub(crate) mod remote;
 
 use emberline_model::Side;
 use http::{HeaderMap, StatusCode, request, response};

@@ -33,7 +33,7 @@ pub struct FilterConfig {
     /// Limits the rate of requests; the others are answered 429 (`rate_limited`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitConfig>,
-    /// Limits the requests in flight, and answers those that find no place 503 (`concurrency_limit`).
+    /// Limits the requests in flight, and answers 503 (`concurrency_limit`) beyond.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency_limit: Option<ConcurrencyConfig>,
     /// Asks a rate limit service, which counts for all proxies together (Envoy's `rls.v3`, over gRPC).

@@ -21,7 +21,7 @@ use super::{
     DropReason,
     answer::{GuardedChannel, MAX_ANSWER_BYTES},
     backoff::MOST_ASKED_FOR,
-    queue::QueuedBatch,
+    batch::QueuedBatch,
 };
 
 /// What to do after a failed attempt.

@@ -6,25 +6,13 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use emberline_model::{BatchId, Signal};
 
-use super::{DropReason, spool::Spooled};
+use super::{batch::QueuedBatch, spool::Spooled};
 
-/// A batch ready to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct QueuedBatch {
-    /// The same on every attempt.
-    pub(super) id: BatchId,
-    /// The encoded request.
-    pub(super) body: Bytes,
-}
-
-impl QueuedBatch {
-    /// Bytes charged for it: its body and its slot in the queue.
-    fn cost(&self) -> u64 {
-        (self.body.len() + self.id.sender.len() + size_of::<Held>()) as u64
-    }
+/// Bytes charged for a batch in memory: its body and its slot in the queue.
+fn cost(batch: &QueuedBatch) -> u64 {
+    (batch.body.len() + batch.id.sender.len() + size_of::<Held>()) as u64
 }
 
 /// Where a batch is kept.
@@ -44,21 +32,13 @@ impl Held {
 
     fn cost(&self) -> u64 {
         match self {
-            Held::Memory(batch) => batch.cost(),
+            Held::Memory(batch) => cost(batch),
             Held::Disk(spooled) => spooled.cost(),
         }
     }
 
     fn is_on_disk(&self) -> bool {
         matches!(self, Held::Disk(_))
-    }
-
-    /// The reason for dropping it when there is no room.
-    pub(super) fn full(&self) -> DropReason {
-        match self {
-            Held::Memory(_) => DropReason::QueueFull,
-            Held::Disk(_) => DropReason::SpoolFull,
-        }
     }
 }
 
@@ -170,6 +150,7 @@ impl BatchQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn batch(sequence: u64, signal: Signal, size: usize) -> QueuedBatch {
@@ -195,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_oldest_profiles_go_first_and_requests_last() {
-        let one = batch(1, Signal::Requests, 1000).cost();
+        let one = cost(&batch(1, Signal::Requests, 1000));
         let mut queue = BatchQueue::new(4 * one, 0);
         for sequence in 1..=2 {
             assert!(push(&mut queue, batch(sequence, Signal::Requests, 1000)).is_empty());
@@ -222,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_batch_in_flight_is_not_dropped_for_room() {
-        let one = batch(1, Signal::Requests, 1000).cost();
+        let one = cost(&batch(1, Signal::Requests, 1000));
         let mut queue = BatchQueue::new(one, 0);
         assert!(push(&mut queue, batch(1, Signal::Requests, 1000)).is_empty());
         assert_eq!(queue.begin().map(|b| b.id().sequence), Some(1));

@@ -14,9 +14,9 @@ use super::{
     DropReason, ExportOptions,
     answer::GuardedChannel,
     backoff::Backoff,
+    batch::QueuedBatch,
     client::{Client, Failure, judge},
     debug_info::BuildNews,
-    queue::QueuedBatch,
     stats::Shared,
 };
 

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use emberline_model::BatchId;
 
-use super::queue::QueuedBatch;
+use super::batch::QueuedBatch;
 
 /// First words of a file, with the version of its format.
 const MAGIC: &str = "emberline batch 1";

@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 
 use super::{
     FlushReport,
-    queue::{BatchQueue, Held, QueuedBatch},
+    batch::QueuedBatch,
+    queue::{BatchQueue, Held},
     spool::Spool,
 };
 
@@ -337,11 +338,14 @@ fn remove(batches: impl IntoIterator<Item = Held>) {
 impl Inner {
     fn count_full(&mut self, dropped: &[Held]) {
         for batch in dropped {
-            let why = match batch {
-                Held::Memory(_) => "too much waits in memory for the collector",
-                Held::Disk(_) => "too much waits on disk for the collector (setting collector.spool.max_bytes)",
+            let (reason, why) = match batch {
+                Held::Memory(_) => (DropReason::QueueFull, "too much waits in memory for the collector"),
+                Held::Disk(_) => (
+                    DropReason::SpoolFull,
+                    "too much waits on disk for the collector (setting collector.spool.max_bytes)",
+                ),
             };
-            self.count_drop(batch.full(), batch.id(), why);
+            self.count_drop(reason, batch.id(), why);
         }
     }
 

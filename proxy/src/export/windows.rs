@@ -20,7 +20,7 @@ use emberline_profiler::Profiler;
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::{ExportOptions, WINDOW_NS, debug_info::BuildNews, profile, queue::QueuedBatch, stats::Shared};
+use super::{ExportOptions, WINDOW_NS, batch::QueuedBatch, debug_info::BuildNews, profile, stats::Shared};
 use crate::telemetry::{Cut, Telemetry};
 
 /// Missed windows without requests that are still reported; after a longer sleep of the machine they are skipped.

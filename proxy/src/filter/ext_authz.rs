@@ -18,8 +18,7 @@ use super::{
         AttributeContext, AttributeRequest, CHECK, CheckRequest, CheckResponse, EnvoyAddress, HttpRequest, Peer,
         SocketAddress, write,
     },
-    list::Made,
-    remote::{Remote, Unanswered},
+    remote::{Reach, Remote, Unanswered},
 };
 use crate::{
     body::RequestBody,
@@ -43,17 +42,17 @@ pub(crate) struct ExtAuthz {
 }
 
 impl ExtAuthz {
-    pub(crate) fn new(config: &ExtAuthzConfig, made: &Made<'_>) -> ExtAuthz {
+    pub(crate) fn new(config: &ExtAuthzConfig, reach: &Reach<'_>) -> ExtAuthz {
         let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect();
         ExtAuthz {
-            remote: Remote::new(&config.address, config.timeout_ms, made),
+            remote: Remote::new(&config.address, config.timeout_ms, reach),
             protocol: config.protocol,
             path_prefix: config.path_prefix.clone(),
             told: names(&config.request_headers),
             taken: names(&config.upstream_headers),
             context: config.context.clone().into_iter().collect(),
             allow_on_failure: config.allow_on_failure,
-            counters: Arc::clone(made.budget.counters()),
+            counters: Arc::clone(reach.budget.counters()),
         }
     }
 

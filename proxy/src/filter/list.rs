@@ -13,13 +13,9 @@ use super::{
     lasting::Lasting,
     rate_limit::{Rate, RateLimit},
     rate_limit_service::RateLimitService,
+    remote::Reach,
 };
-use crate::{
-    budget::Budget,
-    cluster::Http1Options,
-    config::{ConcurrencyConfig, FilterConfig, RateLimitConfig},
-    resolve::Resolver,
-};
+use crate::config::{ConcurrencyConfig, FilterConfig, RateLimitConfig};
 
 /// What the filters of a process share among workers, and keep over reloads.
 #[derive(Debug, Clone, Default)]
@@ -31,10 +27,7 @@ pub(crate) struct Shared {
 /// What filters are made of.
 pub(crate) struct Made<'a> {
     pub(crate) shared: &'a Shared,
-    pub(crate) budget: &'a Arc<Budget>,
-    pub(crate) resolver: &'a Resolver,
-    /// Of connections to the services that filters ask.
-    pub(crate) options: Http1Options,
+    pub(crate) reach: Reach<'a>,
 }
 
 /// Makes a list; `place` says whose it is, for what lasts beyond it.
@@ -50,10 +43,10 @@ pub(crate) fn filters(configs: &[FilterConfig], place: &str, made: &Made<'_>) ->
             list.push(Arc::new(ConcurrencyLimit(places)));
         }
         if let Some(config) = &config.rate_limit_service {
-            list.push(Arc::new(RateLimitService::new(config, made)));
+            list.push(Arc::new(RateLimitService::new(config, &made.reach)));
         }
         if let Some(config) = &config.ext_authz {
-            list.push(Arc::new(ExtAuthz::new(config, made)));
+            list.push(Arc::new(ExtAuthz::new(config, &made.reach)));
         }
         if let Some(config) = &config.fault {
             list.push(Arc::new(Fault::new(config)));

@@ -15,8 +15,7 @@ use super::{
         EnvoyHeader, OVER_LIMIT, RateLimitDescriptor, RateLimitEntry, RateLimitRequest, RateLimitResponse,
         SHOULD_RATE_LIMIT,
     },
-    list::Made,
-    remote::Remote,
+    remote::{Reach, Remote},
 };
 use crate::{
     body::RequestBody,
@@ -78,14 +77,14 @@ impl Entry {
 }
 
 impl RateLimitService {
-    pub(crate) fn new(config: &RateLimitServiceConfig, made: &Made<'_>) -> RateLimitService {
+    pub(crate) fn new(config: &RateLimitServiceConfig, reach: &Reach<'_>) -> RateLimitService {
         let entries = |list: &Vec<RateLimitEntryConfig>| list.iter().map(Entry::new).collect();
         RateLimitService {
-            remote: Remote::new(&config.address, config.timeout_ms, made),
+            remote: Remote::new(&config.address, config.timeout_ms, reach),
             domain: config.domain.clone(),
             descriptors: config.descriptors.iter().map(entries).collect(),
             allow_on_failure: config.allow_on_failure,
-            counters: Arc::clone(made.budget.counters()),
+            counters: Arc::clone(reach.budget.counters()),
         }
     }
 }

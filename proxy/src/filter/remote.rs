@@ -3,25 +3,35 @@
 //! Guarantees: an answer takes at most the filter's time and [`MOST_BYTES`]; connections are pooled like those to any
 //! endpoint and belong to the filter, in one worker, so a plan that is replaced takes its own along.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Collected, Limited};
 use prost::Message;
 
-use super::list::Made;
 use crate::{
     body::RequestBody,
-    cluster::{Call, Cluster, Group, Sharing, Upstream, Watch},
+    budget::Budget,
+    cluster::{Call, Cluster, Group, Http1Options, Sharing, Upstream, Watch},
     config::{Address, Timeouts},
     grpc,
+    resolve::Resolver,
 };
 
 /// The most that is read of an answer.
 const MOST_BYTES: usize = 64 << 10;
 /// A message's frame in gRPC: whether it is compressed, and its length ("gRPC over HTTP2").
 const FRAME_HEAD_BYTES: usize = 5;
+
+/// How services are reached.
+#[derive(Clone, Copy)]
+pub(crate) struct Reach<'a> {
+    pub(crate) budget: &'a Arc<Budget>,
+    pub(crate) resolver: &'a Resolver,
+    /// Of pooled connections.
+    pub(crate) options: Http1Options,
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +52,9 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    pub(crate) fn new(address: &Address, timeout_ms: u64, made: &Made<'_>) -> Remote {
-        let group = Group::new("", None, Watch::default(), made.budget.counters());
-        let upstream = Upstream::new(address, made.options, &group, (made.budget, made.resolver));
+    pub(crate) fn new(address: &Address, timeout_ms: u64, reach: &Reach<'_>) -> Remote {
+        let group = Group::new("", None, Watch::default(), reach.budget.counters());
+        let upstream = Upstream::new(address, reach.options, &group, (reach.budget, reach.resolver));
         Remote {
             cluster: Cluster::new([(upstream, 1)], Sharing::default()),
             timeouts: Timeouts {

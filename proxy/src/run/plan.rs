@@ -15,6 +15,7 @@ use crate::{
     filter::{
         HeadFilter, Hygiene,
         list::{self, Made, filters},
+        remote::Reach,
     },
     identity::Identity,
     resolve::Resolver,
@@ -155,9 +156,11 @@ fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&
     let name = format!("{} {} {at}", listener.id.side_name(), listener.id.address);
     let made = Made {
         shared: parts.filters,
-        budget: parts.budget,
-        resolver: parts.resolver,
-        options,
+        reach: Reach {
+            budget: parts.budget,
+            resolver: parts.resolver,
+            options,
+        },
     };
     let rule = |(index, rule): (usize, &RuleConfig)| Rule::new(rule, &places, &format!("{name} {index}"), &made);
     Ok(Service {

@@ -5,6 +5,7 @@ mod access_log;
 mod age;
 mod balancing;
 mod bring_down;
+mod concurrency;
 mod config_errors;
 mod embedded;
 mod failures;
