@@ -327,7 +327,7 @@ impl HttpSettings {
         let served = Labeled::new(
             Label::NONE,
             draining.run(connection, Retires::Stops, Some(Box::pin(retiring)), quiet, |c| {
-                c.graceful_shutdown()
+                c.graceful_shutdown();
             }),
         )
         .await;

@@ -172,7 +172,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut leaves: watch::R
         }));
     }
     drop(listener);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
