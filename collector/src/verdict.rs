@@ -23,6 +23,7 @@
 
 mod alerts;
 mod evidence;
+mod feeding;
 mod folding;
 mod links;
 mod runner;
