@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     VerdictConfig, alerts,
     evidence::{self, Ranges, Remembered, RememberedLatency},
-    feeding::{Feeder, Pair, PairKey, Wanted, Watches, newest_pair, pair_of},
+    feeding::{Feeder, Pair, PairKey, Wanted, WatchKey, Watches, newest_pair, pair_of},
     folding::{self, AlertKey, Failing, Slow, Traffic},
     watching::PairWatch,
 };
@@ -162,7 +162,7 @@ impl VerdictRunner {
         for (key, watch) in memory.watches.iter() {
             judged.units += watch.watches() as u64;
             judged.windows += watch.units().map(|(_, unit)| unit.windows_used()).sum::<u64>();
-            let is_newest = wanted.get(key).is_some_and(|one| one.routes.is_none());
+            let is_newest = wanted.get(&key.pair).is_some_and(|one| one.routes.is_none());
             let mut of_pair = Found::of(key, watch);
             if !is_newest {
                 // Of two releases of which none is new, what is told already is judged and nothing else.
@@ -172,34 +172,33 @@ impl VerdictRunner {
             found.add(of_pair);
         }
         let failing = folding::one_failing_per_route(found.failing);
-        let slow = folding::one_per_route(found.slow);
+        let mut slow = folding::one_per_route(found.slow);
+        let mut remembered = Remembered::new();
+        // Before callers are folded: what is no alert explains none.
+        for one in slow.iter().filter(|one| one.side == Side::Client) {
+            self.explain(one, to, &mut memory.evidence, &mut remembered).await?;
+        }
+        slow.retain(|one| {
+            !remembered
+                .get(&one.id())
+                .is_some_and(|evidence| evidence.is_explained(one))
+        });
         let found: BTreeSet<AlertKey> = slow.iter().map(Slow::key).collect();
         let traffic = self.traffic(&slow, recent_from, to).await?;
         let slow = folding::fold_callers(slow, &traffic);
         let mut alerts = Vec::new();
-        let mut remembered = Remembered::new();
         for one in &slow {
-            let (most, reference) = (self.config.evidence_windows, self.config.latency.reference_windows);
-            let Some(ranges) = Ranges::of(one, to, most, reference) else {
+            self.explain(one, to, &mut memory.evidence, &mut remembered).await?;
+            let Some(evidence) = remembered.get(&one.id()) else {
                 continue;
             };
-            // Evidence stands when its windows are all there and have names.
-            let known = memory
-                .evidence
-                .remove(&one.id())
-                .filter(|e| e.ranges == ranges && !e.is_incomplete());
-            let evidence = match known {
-                Some(evidence) => evidence,
-                None => evidence::collect(&self.store, &self.config.own_code, one, ranges).await?,
-            };
-            let waiting = evidence.is_incomplete() && self.may_wait(one, to);
+            let waiting = one.side == Side::Server && evidence.is_incomplete() && self.may_wait(one, to);
             alerts.extend(
-                alerts::assemble(one, &evidence, waiting).map(|alert| alert_book::Judged {
+                alerts::assemble(one, evidence, waiting).map(|alert| alert_book::Judged {
                     changed_ms: one.judged.state.changed_at.map_or(alert.started_ms, |at| at * 1000),
                     alert,
                 }),
             );
-            remembered.insert(one.id(), evidence);
         }
         memory.evidence = remembered;
         let mut remembered = RememberedLatency::new();
@@ -228,6 +227,32 @@ impl VerdictRunner {
         self.book.save().await;
         alerts.sort_by(|a, b| b.started_ms.cmp(&a.started_ms).then_with(|| a.id.cmp(&b.id)));
         Ok(alerts)
+    }
+
+    /// Collects the evidence for a finding, unless it is known.
+    async fn explain(
+        &self,
+        one: &Slow,
+        to: i64,
+        known: &mut Remembered,
+        remembered: &mut Remembered,
+    ) -> Result<(), QueryError> {
+        let (most, reference) = (self.config.evidence_windows, self.config.latency.reference_windows);
+        let Some(ranges) = Ranges::of(one, to, most, reference) else {
+            return Ok(());
+        };
+        if remembered.contains_key(&one.id()) {
+            return Ok(());
+        }
+        // Evidence stands when its windows are all there and have names.
+        let is_whole = |evidence: &evidence::Evidence| one.side == Side::Client || !evidence.is_incomplete();
+        let known = known.remove(&one.id()).filter(|of| of.ranges == ranges && is_whole(of));
+        let evidence = match known {
+            Some(evidence) => evidence,
+            None => evidence::collect(&self.store, &self.config.own_code, one, ranges).await?,
+        };
+        remembered.insert(one.id(), evidence);
+        Ok(())
     }
 
     /// The two newest releases of each service, and those of alerts that are open.
@@ -327,10 +352,11 @@ struct Found {
 }
 
 impl Found {
-    fn of(key: &PairKey, watch: &PairWatch) -> Found {
+    fn of(WatchKey { pair: key, side }: &WatchKey, watch: &PairWatch) -> Found {
         let mut found = Found::default();
         for (unit, of) in watch.units() {
             found.slow.extend(of.slow(unit).map(|judged| Slow {
+                side: *side,
                 namespace: key.namespace.clone(),
                 service: key.service.clone(),
                 baseline: key.baseline.clone(),

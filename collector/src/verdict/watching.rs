@@ -1,4 +1,4 @@
-//! The watches over two releases: one per unit, fed with each window once.
+//! The watches over two releases from one end: one per unit, fed with each window once.
 //!
 //! Guarantees: pure. What stands after some windows does not depend on how many were fed at a time, as long as what is
 //! [`stale`](PairWatch::stale) is fed again from the beginning: a caller that is judged alone from now on, and windows of which more
@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use emberline_model::{Release, time::WINDOW_S};
+use emberline_storage::ServiceName;
 
 use super::{
     VerdictConfig,
@@ -129,6 +130,18 @@ impl PairWatch {
 
     pub(super) fn units(&self) -> impl Iterator<Item = (&Unit, &UnitWatch)> {
         self.units.iter()
+    }
+
+    /// Services that called.
+    pub(super) fn callers(&self) -> Vec<ServiceName> {
+        let sources = self.callers.keys().filter_map(|caller| caller.source.as_ref());
+        let names: BTreeSet<ServiceName> = sources
+            .map(|source| ServiceName {
+                namespace: source.namespace.clone(),
+                service: source.service.clone(),
+            })
+            .collect();
+        names.into_iter().collect()
     }
 
     /// Callers on a route that are judged alone.
@@ -264,7 +277,7 @@ impl PairWatch {
 #[cfg(test)]
 mod tests {
     use emberline_analysis::{alert_state::AlertPhase, latency::LatencyOutcome};
-    use emberline_model::Histogram;
+    use emberline_model::{Histogram, Side};
     use proptest::prelude::*;
 
     use super::*;
@@ -319,7 +332,7 @@ mod tests {
     }
 
     fn fresh(config: &VerdictConfig) -> PairWatch {
-        PairWatch::new(0, 10, None, Settings::of(config))
+        PairWatch::new(0, 10, None, Settings::of(config, Side::Server))
     }
 
     fn said(watch: &PairWatch) -> Vec<(Unit, Option<i64>, AlertPhase, u64)> {
