@@ -79,7 +79,7 @@ fn set(config: &mut LatencyConfig, name: &str, value: &str) {
         "tested" => config.tested_relative = value,
         "tested_after" => config.before_after_tested_relative = value,
         "floor" => config.floor_relative = value,
-        "wander" => config.wander_factor = value,
+        "wander" => config.wander_errors = value,
         "stratum" => config.min_stratum_requests = value as u64,
         _ => panic!("no setting {name}"),
     }
