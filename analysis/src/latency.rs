@@ -63,8 +63,8 @@ pub struct LatencyConfig {
     pub floor_relative: f64,
     /// Estimated increase in seconds that is worth stating; the larger of the two floors applies.
     pub floor_seconds: f64,
-    /// How many times as far as a level wanders by itself the candidate must lie from it.
-    pub wander_factor: f64,
+    /// By how many standard errors the candidate must lie from the baseline, those of levels that wander by themselves included.
+    pub wander_errors: f64,
     /// First windows of the candidate that are not judged: caches are cold, connections new.
     pub skip_first_windows: u32,
     /// Windows of the baseline that serve as reference: thresholds, restlessness, and all there is to compare with when the
@@ -90,7 +90,7 @@ impl Default for LatencyConfig {
             before_after_tested_relative: 0.05,
             floor_relative: 0.12,
             floor_seconds: 0.000_05,
-            wander_factor: 5.0,
+            wander_errors: 2.6,
             skip_first_windows: 1,
             reference_windows: 180,
             live_gap_windows: 6,
@@ -125,7 +125,7 @@ pub enum HeldBack {
     Small,
     /// Levels wander as far by themselves: with these instances it cannot be told from that.
     Wanders,
-    /// It still falls: the release is warming up.
+    /// It is described better as what goes away than as what stays, or it is too young to tell: the release is warming up.
     Falls,
 }
 

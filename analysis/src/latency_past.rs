@@ -2,24 +2,18 @@
 //! size that does not grow with the time.
 //!
 //! Guarantee: bounded. Blocks of the time that the reference covers are kept as they are; older ones are joined to pieces of twenty
-//! minutes and forgotten an hour and a half after they began; of spans only their levels stay.
+//! minutes and forgotten forty-five minutes after they began.
 //!
-//! Wrong on purpose: evidence that is held back for longer than what is kept has the size of its newest two hours.
+//! Wrong on purpose: evidence that is held back for longer than what is kept has the size of its newest hour or more.
 
 use emberline_model::{alert::ComparisonMode, histogram::Histogram};
 
-use crate::{
-    latency_reference::Reference,
-    levels::{LEAST_OF_SPAN, Levels, SPAN_S, levels_of},
-    packed::Log,
-    stratum::Stratum,
-    wander::Level,
-};
+use crate::{latency_reference::Reference, packed::Log, stratum::Stratum};
 
 /// Seconds of a piece of what is older.
 const PIECE_S: i64 = 1_200;
 /// Seconds for which pieces are kept after they began.
-const KEPT_S: i64 = 5_400;
+const KEPT_S: i64 = 2_700;
 
 /// Requests of both releases in a stretch of time.
 #[derive(Debug, Clone)]
@@ -41,8 +35,6 @@ pub(crate) struct Past {
     recent: Log,
     /// Pieces: requests of both.
     older: Log,
-    /// Levels of the difference between the releases.
-    spans: Levels,
     block_s: i64,
     /// Blocks that are kept as they are: fewer than the reference has.
     blocks: i64,
@@ -61,11 +53,10 @@ fn mode_of(mark: u8) -> ComparisonMode {
 }
 
 impl Past {
-    pub(crate) fn new(features: usize, block_s: i64, reference_blocks: i64) -> Past {
+    pub(crate) fn new(block_s: i64, reference_blocks: i64) -> Past {
         Past {
             recent: Log::default(),
             older: Log::default(),
-            spans: Levels::new(features),
             block_s,
             blocks: (reference_blocks - 1).max(1),
         }
@@ -73,16 +64,7 @@ impl Past {
 
     /// Adds a block that the reference has taken, too.
     pub(crate) fn push(&mut self, number: i64, block: &Stratum, reference: &Reference) {
-        let span = self.span_of(number);
-        if let Some(before) = self.recent.iter().last()
-            && self.span_of(before.number) != span
-        {
-            self.close_span(self.span_of(before.number), reference);
-        }
         self.recent.push(number, mark(block.mode), &[&block.candidate]);
-        if self.span_of(number + 1) != span {
-            self.close_span(span, reference);
-        }
         while let Some(oldest) = self.recent.iter().next()
             && oldest.number <= number - self.blocks
         {
@@ -123,33 +105,6 @@ impl Past {
     /// Forgets the blocks from this one on: they are judged in another way.
     pub(crate) fn truncate(&mut self, number: i64) {
         self.recent.truncate(number);
-    }
-
-    fn span_of(&self, block: i64) -> i64 {
-        (block * self.block_s).div_euclid(SPAN_S)
-    }
-
-    fn close_span(&mut self, span: i64, reference: &Reference) {
-        if self.spans.last().is_some_and(|last| last >= span) {
-            return;
-        }
-        let mut candidate = Histogram::new();
-        let mut is_after = false;
-        for block in self.recent.iter().filter(|block| self.span_of(block.number) == span) {
-            candidate.merge(&block.histogram());
-            is_after |= mode_of(block.mark) == ComparisonMode::BeforeAfter;
-        }
-        let mut baseline = Histogram::new();
-        if is_after {
-            baseline = reference.pooled();
-        } else {
-            let of_span = reference.blocks().filter(|block| self.span_of(block.0) == span);
-            of_span.for_each(|block| baseline.merge(&block.1));
-        }
-        if baseline.count().min(candidate.count()) >= LEAST_OF_SPAN {
-            let levels = levels_of(&baseline, &candidate, &reference.thresholds(1));
-            self.spans.push(span, &levels);
-        }
     }
 
     /// What is kept, oldest first, with the block that is being filled.
@@ -194,21 +149,8 @@ impl Past {
         pieces
     }
 
-    /// Levels of the difference in spans before a second and since.
-    pub(crate) fn spans_around(&self, second: i64, feature: usize) -> [Vec<Level>; 2] {
-        let (mut before, mut since) = (Vec::new(), Vec::new());
-        for (number, level) in self.spans.of(feature) {
-            if (number + 1) * SPAN_S <= second {
-                before.push(level);
-            } else if number * SPAN_S > second - self.block_s {
-                since.push(level);
-            }
-        }
-        [before, since]
-    }
-
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.recent.heap_bytes() + self.older.heap_bytes() + self.spans.heap_bytes()
+        self.recent.heap_bytes() + self.older.heap_bytes()
     }
 }
 
@@ -231,12 +173,12 @@ mod tests {
         sum.buckets().to_vec()
     }
 
-    /// Each request of the last hour and a half is in one piece, with those of the other release, and the oldest leave.
+    /// Each request of the last forty-five minutes is in one piece, with those of the other release, and the oldest leave.
     #[test]
     fn pieces_hold_what_came_and_stay_few() {
         let config = LatencyConfig::default();
         let mut reference = Reference::new(&config, BLOCK_S);
-        let mut past = Past::new(3, BLOCK_S, 60);
+        let mut past = Past::new(BLOCK_S, 60);
         for block in 0..1_000i64 {
             let mut stratum = Stratum::new(ComparisonMode::Concurrent, block * BLOCK_S, Vec::new());
             for start in [0, 10, 20].map(|second| block * BLOCK_S + second) {
@@ -260,6 +202,5 @@ mod tests {
             assert_eq!([of(|p| &p.baseline), of(|p| &p.candidate)], expected, "{block}");
             assert!(pieces.len() < 70 && past.heap_bytes() < 4_000, "{}", past.heap_bytes());
         }
-        assert_eq!(past.spans.len(), crate::levels::MOST_SPANS);
     }
 }

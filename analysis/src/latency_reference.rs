@@ -12,7 +12,6 @@ use emberline_model::{
 use crate::{
     e_process::ALTERNATIVES,
     latency::LatencyConfig,
-    levels::{Levels, SPAN_S, levels_of},
     packed::{Log, Sum},
     statistics::{ln_beta_binomial_ratio, normal_quantile},
     strata::Ranks,
@@ -30,6 +29,16 @@ pub(crate) const EFFECTS: [f64; ALTERNATIVES] = [0.06, 0.12, 0.22, 0.4];
 /// How many times the odds of exceeding a threshold are, per alternative.
 pub(crate) const ODDS: [f64; ALTERNATIVES] = [1.4, 2.0, 4.0, 12.0];
 
+/// A block that is being filled.
+#[derive(Debug, Clone, Default)]
+struct Open {
+    number: i64,
+    /// With requests.
+    windows: u8,
+    count: u64,
+    requests: Log,
+}
+
 /// The baseline's last windows, by block.
 #[derive(Debug, Clone)]
 pub(crate) struct Reference {
@@ -38,8 +47,8 @@ pub(crate) struct Reference {
     /// Windows with requests in them, and requests.
     windows: u64,
     count: u64,
-    /// The block that is being filled: its number, windows with requests, requests.
-    open: Option<(i64, u8, Histogram)>,
+    /// The block that is being filled, if it has requests.
+    open: Option<Open>,
     /// The first and the last window with requests.
     first_s: Option<i64>,
     last_s: i64,
@@ -47,8 +56,6 @@ pub(crate) struct Reference {
     block_s: i64,
     /// Per quantile the bucket at whose upper edge it lies, of the blocks that are over.
     thresholds: Vec<Option<i16>>,
-    /// Levels of spans that were forgotten, as they lay among what followed them.
-    forgotten: Levels,
 }
 
 impl Reference {
@@ -63,14 +70,13 @@ impl Reference {
             most: config.reference_windows.max(1) as u64,
             block_s,
             thresholds: vec![None; config.quantiles.len()],
-            forgotten: Levels::new(1 + config.quantiles.len()),
         }
     }
 
     /// Ends the open block when a window lies beyond it.
     pub(crate) fn advance(&mut self, start: i64, quantiles: &[f64]) {
         let number = start.div_euclid(self.block_s);
-        if self.open.as_ref().is_some_and(|open| open.0 != number) {
+        if self.open.as_ref().is_some_and(|open| open.number != number) {
             self.close(quantiles);
         }
     }
@@ -80,9 +86,13 @@ impl Reference {
         self.advance(start, quantiles);
         let number = start.div_euclid(self.block_s);
         if window.count() > 0 {
-            let open = self.open.get_or_insert_with(|| (number, 0, Histogram::new()));
-            open.1 = open.1.saturating_add(1);
-            open.2.merge(window);
+            let open = self.open.get_or_insert_with(|| Open {
+                number,
+                ..Open::default()
+            });
+            open.windows = open.windows.saturating_add(1);
+            open.count += window.count();
+            open.requests.push(start, 0, &[window]);
             self.first_s.get_or_insert(start);
             self.last_s = start;
         }
@@ -93,71 +103,26 @@ impl Reference {
 
     /// Ends the open block, and forgets the oldest beyond the last windows.
     fn close(&mut self, quantiles: &[f64]) {
-        let Some((number, windows, block)) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return;
         };
-        self.blocks.push(number, windows, &[&block]);
-        self.windows += u64::from(windows);
-        self.count += block.count();
+        self.blocks.push(open.number, open.windows, &[&open.requests.merged()]);
+        self.windows += u64::from(open.windows);
+        self.count += open.count;
         let mut pooled = Sum::new();
         self.blocks.iter().for_each(|block| block.add_to(&mut pooled));
         while let Some(oldest) = self.blocks.iter().next()
             && self.windows > self.most
             && self.windows - u64::from(oldest.mark) >= self.most
         {
-            self.remember_span(oldest.number, &pooled);
-            if let Some(oldest) = self.blocks.iter().next() {
-                self.windows -= u64::from(oldest.mark);
-                self.count -= oldest.histogram().count();
-                self.first_s = Some((oldest.number + 1) * self.block_s);
-            }
+            self.windows -= u64::from(oldest.mark);
+            self.count -= oldest.histogram().count();
+            self.first_s = Some((oldest.number + 1) * self.block_s);
             self.blocks.pop_front();
             pooled = Sum::new();
             self.blocks.iter().for_each(|block| block.add_to(&mut pooled));
         }
         self.thresholds = quantiles.iter().map(|&q| pooled.bucket_of(q)).collect();
-    }
-
-    /// Notes the level of the span that a block is the first of to be forgotten.
-    fn remember_span(&mut self, block: i64, pooled: &Sum) {
-        let span = self.span_of(block);
-        if self.forgotten.last().is_some_and(|last| last >= span) {
-            return;
-        }
-        let mut sum = Histogram::new();
-        for block in self
-            .blocks
-            .iter()
-            .take_while(|block| self.span_of(block.number) == span)
-        {
-            sum.merge(&block.histogram());
-        }
-        let levels = levels_of(&pooled.histogram(), &sum, &self.thresholds);
-        self.forgotten.push(span, &levels);
-    }
-
-    fn span_of(&self, block: i64) -> i64 {
-        (block * self.block_s).div_euclid(SPAN_S)
-    }
-
-    /// Levels of spans that were forgotten.
-    pub(crate) fn forgotten(&self) -> &Levels {
-        &self.forgotten
-    }
-
-    /// The other spans, oldest first.
-    pub(crate) fn spans(&self) -> Vec<Histogram> {
-        let known = self.forgotten.last();
-        let mut spans: Vec<(i64, Histogram)> = Vec::new();
-        for (number, block) in self.blocks() {
-            let span = self.span_of(number);
-            match spans.last_mut() {
-                Some((at, sum)) if *at == span => sum.merge(&block),
-                _ if known.is_some_and(|known| known >= span) => {}
-                _ => spans.push((span, block)),
-            }
-        }
-        spans.into_iter().map(|(_, span)| span).collect()
     }
 
     /// Seconds between two requests, on average; `None` before two windows are known.
@@ -167,14 +132,15 @@ impl Reference {
     }
 
     fn requests(&self) -> u64 {
-        self.count + self.open.as_ref().map_or(0, |open| open.2.count())
+        self.count + self.open.as_ref().map_or(0, |open| open.count)
     }
 
     /// All windows as one.
     pub(crate) fn pooled(&self) -> Histogram {
         let mut sum = Sum::new();
         self.blocks.iter().for_each(|block| block.add_to(&mut sum));
-        self.open.iter().for_each(|open| sum.add(&open.2));
+        let open = self.open.iter().flat_map(|open| open.requests.iter());
+        open.for_each(|window| window.add_to(&mut sum));
         sum.histogram()
     }
 
@@ -187,7 +153,7 @@ impl Reference {
     /// Windows joined by block, with their numbers, oldest first.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = (i64, Histogram)> {
         let closed = self.blocks.iter().map(|block| (block.number, block.histogram()));
-        closed.chain(self.open.iter().map(|open| (open.0, open.2.clone())))
+        closed.chain(self.open.iter().map(|open| (open.number, open.requests.merged())))
     }
 
     /// One block that is over; empty where there is none.
@@ -197,8 +163,8 @@ impl Reference {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        let open = self.open.as_ref().map_or(0, |open| 16 * open.2.buckets().len());
-        self.blocks.heap_bytes() + self.forgotten.heap_bytes() + open + 4 * self.thresholds.len()
+        let open = self.open.as_ref().map_or(0, |open| open.requests.heap_bytes());
+        self.blocks.heap_bytes() + open + 4 * self.thresholds.len()
     }
 
     /// What a candidate that came later is compared with; `None` with too few requests.
@@ -435,6 +401,5 @@ mod tests {
                 }
             }
         }
-        assert!(reference.forgotten().len() > 3);
     }
 }

@@ -8,10 +8,10 @@ use crate::{
     latency_past::Piece,
     latency_reference::buckets_of,
     latency_watch::LatencyWatch,
-    levels::{LEAST_OF_SPAN, levels_of},
+    levels::levels_of,
     strata::Ranks,
     stratum::counts,
-    wander::{Level, likeness, wander},
+    wander::{Level, Restless},
 };
 
 /// By so many standard errors the last third must be lower than the first to be called falling.
@@ -19,12 +19,15 @@ const FALL_ERRORS: f64 = 0.25;
 /// And by so much.
 const FALL: f64 = 0.9;
 /// The same for a gross slowdown, without regard to errors: it is stated early, while a warm-up still looks like one.
-const GROSS_FALL: f64 = 0.95;
+const GROSS_FALL: f64 = 0.97;
 /// By so many standard errors, and so many times, the last third must be higher to be called rising.
 const RISE_ERRORS: f64 = 2.0;
 const RISE: f64 = 1.5;
-/// Blocks whose likeness makes evidence of blocks worth less.
-const LAGS: usize = 4;
+
+/// What wandered for a few lengths of its memory may wander further: so much is added to its variance, over their number.
+const UNSURE: f64 = 20.0;
+/// The same where the baseline is gone: its restlessness is part of what is expected there already.
+const UNSURE_AFTER: f64 = 3.0;
 
 /// An effect, added up over strata by the inverse of its variances.
 ///
@@ -97,7 +100,44 @@ fn thirds(feature: usize, evidence: &[Effects]) -> Option<(Effect, Effect)> {
     (first.weights > 0.0 && last.weights > 0.0).then_some((first, last))
 }
 
+/// An excess that goes away must not describe what was seen better than one that stays: twice the logarithm of the ratio of likelihoods
+/// may be so much.
+const FADES: f64 = 1.0;
+/// Seconds in which an excess that goes away falls by a factor of e, per alternative.
+const FADES_S: [f64; 4] = [60.0, 120.0, 300.0, 600.0];
+
 impl LatencyWatch {
+    /// Whether the excess since the release began is described better by one that goes away from then on than by one that stays.
+    ///
+    /// Source: the ratio of the likelihoods of two regressions through the origin, each with a size of its own and known variances.
+    pub(crate) fn fades(&self, feature: usize, pieces: &[Piece], effects: &[Effects]) -> bool {
+        let Some(begin) = self.first_candidate else {
+            return false;
+        };
+        let mut stays = (0.0, 0.0);
+        let mut goes = [(0.0, 0.0); FADES_S.len()];
+        for (piece, effects) in pieces.iter().zip(effects) {
+            let Some(&(effect, variance)) = effects.get(feature).filter(|of| of.1 > 0.0 && of.1.is_finite()) else {
+                continue;
+            };
+            let age = (piece.start - begin).max(0) as f64;
+            let weight = 1.0 / variance;
+            stays = (stays.0 + weight * effect, stays.1 + weight);
+            for (sums, seconds) in goes.iter_mut().zip(FADES_S) {
+                let shape = (-age / seconds).exp();
+                *sums = (sums.0 + weight * effect * shape, sums.1 + weight * shape * shape);
+            }
+        }
+        let explained = |(product, square): (f64, f64)| {
+            if square > 0.0 {
+                product.max(0.0).powi(2) / square
+            } else {
+                0.0
+            }
+        };
+        goes.map(explained).into_iter().fold(f64::MIN, f64::max) > explained(stays) + FADES
+    }
+
     /// Whether the end of the evidence is so much below its beginning that the release still warms up.
     pub(crate) fn falls(feature: usize, evidence: &[Effects]) -> bool {
         thirds(feature, evidence).is_some_and(|(first, last)| is_below(first, last))
@@ -159,38 +199,10 @@ impl LatencyWatch {
         pieces.iter().map(of).collect()
     }
 
-    /// Whether levels wander by themselves as far as the candidate lies from the baseline in what is evidence from a second on.
-    pub(crate) fn wanders(&self, feature: usize, first: i64, pieces: &[Piece], effects: &[Effects]) -> bool {
-        let found = effect(effects, feature).value();
-        let of_baseline = self.wander_of_baseline(feature).unwrap_or(0.0);
-        let concurrent = pieces.iter().all(|piece| piece.mode == ComparisonMode::Concurrent);
-        let of_both = std::f64::consts::SQRT_2 * of_baseline;
-        let of_difference = || {
-            let [before, since] = self.past.spans_around(first, feature);
-            wander(&[&before, &since])
-        };
-        let own = of_both.max(concurrent.then(of_difference).flatten().unwrap_or(0.0));
-        found < self.config.wander_factor * own
-    }
-
-    fn wander_of_baseline(&self, feature: usize) -> Option<f64> {
-        let (pooled, thresholds) = (self.reference.pooled(), self.reference.thresholds(1));
-        let spans = self.reference.spans();
-        let full = spans.iter().filter(|span| span.count() >= LEAST_OF_SPAN);
-        let recent = full.map(|span| levels_of(&pooled, span, &thresholds)[feature]);
-        let levels: Vec<Level> = self
-            .reference
-            .forgotten()
-            .of(feature)
-            .map(|of| of.1)
-            .chain(recent)
-            .collect();
-        wander(&[&levels])
-    }
-
-    /// How many times as much the mean of blocks varies as if they had nothing in common; of all that is kept, before a
-    /// second and since.
-    pub(crate) fn likeness(&self, feature: usize, first: i64, pieces: &[Piece]) -> f64 {
+    /// By how many standard errors the candidate lies from the baseline in what is evidence from a second on: of requests, and of
+    /// how far the mean of so many blocks strays by itself, of the baseline alone and of the difference, whichever is more.
+    pub(crate) fn errors(&self, feature: usize, first: i64, pieces: &[Piece], effects: &[Effects]) -> f64 {
+        let found = effect(effects, feature);
         let (pooled, thresholds) = (self.reference.pooled(), self.reference.thresholds(1));
         let is_after = pieces.iter().any(|piece| piece.mode == ComparisonMode::BeforeAfter);
         let (mut before, mut since) = (Vec::new(), Vec::new());
@@ -207,9 +219,15 @@ impl LatencyWatch {
             }
         }
         let blocks = self.reference.blocks();
-        let of_baseline: Vec<Level> = blocks
+        let own: Vec<Level> = blocks
             .map(|block| levels_of(&pooled, &block.1, &thresholds)[feature])
             .collect();
-        likeness(&[&of_baseline, &before, &since], LAGS)
+        let (own, both) = (Restless::of(&[&own]), Restless::of(&[&before, &since]));
+        let blocks = (self.now - first) as f64 / self.block_s() as f64 + 1.0;
+        let share = if is_after { 1.0 } else { own.share_in(&both) };
+        let unsure = if is_after { UNSURE_AFTER } else { UNSURE };
+        let by_own = own.apart() * found.variance() + 2.0 * share * own.of_mean(blocks, unsure);
+        let by_both = both.apart() * found.variance() + both.of_mean(blocks, unsure);
+        found.value() / by_own.max(by_both).sqrt()
     }
 }

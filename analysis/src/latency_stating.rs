@@ -17,6 +17,8 @@ const GROSS: f64 = 2.5;
 const LATE_S: i64 = 600;
 /// ... must be so many times as large.
 const LATE_FLOORS: f64 = 3.0;
+/// What is not gross is not stated of a release that is younger: a warm-up of some minutes does not show yet that it is one.
+const YOUNG_S: i64 = 300;
 
 impl LatencyWatch {
     /// States what the newest window completes; blocks carry what is not gross, so it is looked for when one is over.
@@ -76,6 +78,9 @@ impl LatencyWatch {
             return Err(self.held_back.unwrap_or(HeldBack::FewBlocks));
         }
         let mut why = HeldBack::Small;
+        if self.first_candidate.is_some_and(|first| self.now < first + YOUNG_S) {
+            return Err(HeldBack::Falls);
+        }
         let all_effects = self.effects(pieces);
         for feature in 0..=self.config.quantiles.len() {
             if self.slower.requests.ln_value_of(feature) < needed_ln(self.config.alpha) {
@@ -85,7 +90,8 @@ impl LatencyWatch {
             let evidence = self.since(pieces, first);
             let effects = &all_effects[pieces.len() - evidence.len()..];
             // What is cheap to know is asked first.
-            if Self::falls(feature, effects) {
+            let fades = |of: usize| self.fades(of, pieces, &all_effects);
+            if Self::falls(feature, effects) || fades(0) || fades(feature) {
                 why = HeldBack::Falls;
                 continue;
             }
@@ -93,13 +99,8 @@ impl LatencyWatch {
             if !pooled.is_large_enough(&self.config) || !pooled.is_worth_stating(&self.config, self.floors(first)) {
                 continue;
             }
-            // Blocks that are alike say less than their number.
-            let likeness = self.likeness(feature, first, pieces);
-            if self.slower.blocks.ln_value() < likeness * needed_ln(self.config.block_alpha) {
-                why = HeldBack::FewBlocks;
-                continue;
-            }
-            if self.wanders(feature, first, evidence, effects) || Self::drifts(feature, pieces, &all_effects) {
+            let errors = self.errors(feature, first, pieces, effects);
+            if errors < self.config.wander_errors || Self::drifts(feature, pieces, &all_effects) {
                 why = HeldBack::Wanders;
                 continue;
             }

@@ -183,7 +183,7 @@ impl LatencyWatch {
             silent: Log::default(),
             block: None,
             finished: Vec::new(),
-            past: Past::new(features, block_s, reference_blocks),
+            past: Past::new(block_s, reference_blocks),
             judged: Vec::new(),
             origin: None,
             now: 0,

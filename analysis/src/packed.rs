@@ -2,6 +2,9 @@
 //!
 //! Guarantees: counts come back as they went in. The smallest and the largest duration become the edges of their buckets, and the
 //! sum is that of the buckets' middles, at most 1.1 % off.
+//!
+//! One file because what is written and how it is read and added up is one format: each part of it is half of another. A third of
+//! it is tests and the sums.
 
 use emberline_model::histogram::{Histogram, MAX_INDEX, MIN_INDEX, bucket_lower, bucket_upper};
 
@@ -13,6 +16,8 @@ pub(crate) struct Log {
     front: i64,
     back: i64,
     records: u32,
+    /// What first buckets are counted from.
+    origin: i16,
 }
 
 /// One record.
@@ -22,33 +27,29 @@ pub(crate) struct Record<'a> {
     pub(crate) number: i64,
     /// What its writer noted.
     pub(crate) mark: u8,
-    bytes: &'a [u8],
+    histograms: Reader<'a>,
 }
 
 impl Log {
     /// Adds a record; numbers must increase.
     pub(crate) fn push(&mut self, number: i64, mark: u8, histograms: &[&Histogram]) {
-        let mut record = Writer {
-            bytes: vec![mark],
-            is_half: false,
-        };
-        histograms.iter().for_each(|histogram| record.histogram(histogram));
-        let record = record.bytes;
         if self.records == 0 {
             self.front = number;
             self.back = number;
+            let first = histograms.iter().find_map(|histogram| histogram.buckets().first());
+            self.origin = first.map_or(0, |first| first.0);
         }
-        let mut head = Vec::with_capacity(4);
-        write_number(&mut head, (number - self.back).max(0) as u64);
-        write_number(&mut head, record.len() as u64);
+        let mut record = Writer::default();
+        record.number((number - self.back).max(0) as u64, 0);
+        record.number(u64::from(mark), MARK_BITS);
+        histograms
+            .iter()
+            .for_each(|histogram| record.histogram(histogram, self.origin));
+        let record = record.finish();
+        let mut head = Vec::with_capacity(2);
+        write_length(&mut head, record.len());
         // Doubling would leave up to half of it empty.
-        self.bytes.reserve_exact(
-            if self.bytes.capacity() - self.bytes.len() < head.len() + record.len() {
-                head.len() + record.len() + self.bytes.len() / 16
-            } else {
-                0
-            },
-        );
+        self.bytes.reserve_exact(head.len() + record.len());
         self.bytes.extend(head);
         self.bytes.extend(record);
         self.back = number;
@@ -61,6 +62,7 @@ impl Log {
             bytes: &self.bytes,
             number: self.front,
             is_first: true,
+            origin: self.origin,
         }
     }
 
@@ -93,6 +95,13 @@ impl Log {
         (self.records, self.back) = (kept, back);
     }
 
+    /// Its histograms as one, the first of two.
+    pub(crate) fn merged(&self) -> Histogram {
+        let mut all = Histogram::new();
+        self.iter().for_each(|record| all.merge(&record.histogram()));
+        all
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.bytes.capacity()
@@ -105,6 +114,7 @@ pub(crate) struct Records<'a> {
     bytes: &'a [u8],
     number: i64,
     is_first: bool,
+    origin: i16,
 }
 
 impl<'a> Iterator for Records<'a> {
@@ -114,127 +124,205 @@ impl<'a> Iterator for Records<'a> {
         if self.bytes.is_empty() {
             return None;
         }
-        let step = read_number(&mut self.bytes) as i64;
-        let length = read_number(&mut self.bytes) as usize;
+        let length = read_length(&mut self.bytes);
         let (record, rest) = self.bytes.split_at_checked(length)?;
         self.bytes = rest;
+        let mut reader = Reader {
+            bytes: record,
+            bit: 0,
+            origin: self.origin,
+        };
+        let step = reader.number(0) as i64;
         self.number += if self.is_first { 0 } else { step };
         self.is_first = false;
-        let (&mark, bytes) = record.split_first()?;
         Some(Record {
             number: self.number,
-            mark,
-            bytes,
+            mark: reader.number(MARK_BITS) as u8,
+            histograms: reader,
         })
     }
 }
 
 impl Record<'_> {
-    fn reader(&self) -> Reader<'_> {
-        Reader {
-            bytes: self.bytes,
-            is_half: false,
-        }
-    }
-
     /// Its histogram, the first of two.
     pub(crate) fn histogram(&self) -> Histogram {
-        self.reader().histogram()
+        let mut reader = self.histograms;
+        reader.histogram()
     }
 
     /// Both histograms.
     pub(crate) fn pair(&self) -> [Histogram; 2] {
-        let mut reader = self.reader();
+        let mut reader = self.histograms;
         [reader.histogram(), reader.histogram()]
     }
 
     /// Adds its histogram, the first of two, to a sum.
     pub(crate) fn add_to(&self, sum: &mut Sum) {
-        sum.read(self.reader());
+        sum.read(self.histograms);
     }
 }
 
-/// Writes numbers in digits of three bits, the lowest first, each half a byte with a bit that says whether another follows: most
-/// are small.
+/// Low bits of a mark, of the number of buckets, and of the first bucket's distance from the log's origin.
+const MARK_BITS: u32 = 2;
+const SIZE_BITS: u32 = 4;
+const FIRST_BITS: u32 = 4;
+/// Most low bits of distances and of counts, and the bits that say how many they are.
+const MOST_LOW: u32 = 15;
+const LOW_BITS: u32 = 4;
+/// A number whose upper part is as large is written in full.
+const FULL: u64 = 16;
+/// Bits that say how many a number in full has.
+const WIDTH_BITS: u32 = 6;
+
+/// Writes numbers as Rice codes: the upper part as so many ones and a zero, then so many low bits as suit what is written. The lowest
+/// bits come first.
+///
+/// Source: Rice and Plaunt, "Adaptive variable-length coding for efficient compression of spacecraft television data", IEEE Trans. Commun.
+/// Technol. 19 (1971).
 #[derive(Debug, Default)]
 struct Writer {
     bytes: Vec<u8>,
-    is_half: bool,
+    /// Bits that fill no byte yet, and how many.
+    open: u64,
+    bits: u32,
 }
 
 impl Writer {
-    fn digit(&mut self, digit: u8) {
-        match self.bytes.last_mut() {
-            Some(last) if self.is_half => *last |= digit << 4,
-            _ => self.bytes.push(digit),
+    /// Writes the lowest bits of a number, 32 at most.
+    fn put(&mut self, number: u64, bits: u32) {
+        self.open |= number << self.bits;
+        self.bits += bits;
+        while self.bits >= 8 {
+            self.bytes.push(self.open as u8);
+            self.open >>= 8;
+            self.bits -= 8;
         }
-        self.is_half = !self.is_half;
     }
 
-    fn number(&mut self, mut number: u64) {
-        while number >= 8 {
-            self.digit((number % 8) as u8 | 8);
-            number /= 8;
+    fn number(&mut self, number: u64, low: u32) {
+        let upper = number >> low;
+        if upper < FULL {
+            self.put((1 << upper) - 1, upper as u32 + 1);
+            self.put(number & ((1 << low) - 1), low);
+            return;
         }
-        self.digit(number as u8);
+        let width = (64 - number.leading_zeros()).min(MOST_WIDTH);
+        let number = number.min((1 << MOST_WIDTH) - 1);
+        self.put((1 << FULL) - 1, FULL as u32);
+        self.put(u64::from(width), WIDTH_BITS);
+        self.put(number & 0xffff_ffff, width.min(32));
+        self.put(number >> 32, width.saturating_sub(32));
     }
 
-    fn histogram(&mut self, histogram: &Histogram) {
-        self.number(histogram.zero_count());
-        self.number(histogram.buckets().len() as u64);
-        let mut next = MIN_INDEX;
-        for &(index, count) in histogram.buckets() {
-            // On a quiet route most buckets hold one request.
-            self.number(u64::from(index.abs_diff(next)) << 1 | u64::from(count > 1));
-            if count > 1 {
-                self.number(count - 2);
-            }
-            next = index + 1;
+    fn histogram(&mut self, histogram: &Histogram, origin: i16) {
+        let buckets = histogram.buckets();
+        self.number(histogram.zero_count(), 0);
+        self.number(buckets.len() as u64, SIZE_BITS);
+        let Some(&(first, _)) = buckets.first() else {
+            return;
+        };
+        // Distances to both sides of the origin, in turn.
+        let distance = i64::from(first) - i64::from(origin);
+        self.number((distance << 1 ^ distance >> 63).cast_unsigned(), FIRST_BITS);
+        let gaps = || {
+            buckets
+                .windows(2)
+                .map(|pair| u64::from(pair[1].0.abs_diff(pair[0].0)) - 1)
+        };
+        let counts = || buckets.iter().map(|bucket| bucket.1.saturating_sub(1));
+        let (of_gaps, of_counts) = (best_low(gaps), best_low(counts));
+        self.put(u64::from(of_gaps), LOW_BITS);
+        self.put(u64::from(of_counts), LOW_BITS);
+        self.number(counts().next().unwrap_or(0), of_counts);
+        for (gap, count) in gaps().zip(counts().skip(1)) {
+            self.number(gap, of_gaps);
+            self.number(count, of_counts);
         }
     }
+
+    fn finish(mut self) -> Vec<u8> {
+        if self.bits > 0 {
+            self.bytes.push(self.open as u8);
+        }
+        self.bytes
+    }
+}
+
+/// Bits of the largest number that is written; what is larger becomes that.
+const MOST_WIDTH: u32 = 56;
+
+/// The number of low bits with which numbers take the fewest bits.
+fn best_low<I: Iterator<Item = u64>>(numbers: impl Fn() -> I) -> u32 {
+    let cost = |low: u32| {
+        numbers().map(|number| (number >> low).min(4 * FULL)).sum::<u64>() + u64::from(low) * numbers().count() as u64
+    };
+    let mut best = 0;
+    // The cost falls, and then it grows.
+    while best < MOST_LOW && cost(best + 1) < cost(best) {
+        best += 1;
+    }
+    best
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Reader<'a> {
     bytes: &'a [u8],
-    is_half: bool,
+    /// The next bit.
+    bit: usize,
+    origin: i16,
 }
 
 impl Reader<'_> {
-    fn digit(&mut self) -> u8 {
-        let Some((&byte, rest)) = self.bytes.split_first() else {
-            return 0;
+    /// The next bits, 57 at least; zeros after the end.
+    fn peek(&self) -> u64 {
+        let from = self.bytes.get(self.bit / 8..).unwrap_or_default();
+        let next = match from.first_chunk::<8>() {
+            Some(eight) => *eight,
+            None => {
+                let mut eight = [0; 8];
+                eight[..from.len()].copy_from_slice(from);
+                eight
+            }
         };
-        if self.is_half {
-            self.bytes = rest;
-        }
-        let digit = if self.is_half { byte >> 4 } else { byte & 15 };
-        self.is_half = !self.is_half;
-        digit
+        u64::from_le_bytes(next) >> (self.bit % 8)
     }
 
-    fn number(&mut self) -> u64 {
-        let (mut number, mut shift) = (0, 0);
-        loop {
-            let digit = self.digit();
-            number |= u64::from(digit & 7) << shift;
-            shift += 3;
-            if digit < 8 || shift > 60 {
-                return number;
-            }
+    /// So many bits, 56 at most.
+    fn take(&mut self, bits: u32) -> u64 {
+        let taken = self.peek() & ((1 << bits) - 1);
+        self.bit += bits as usize;
+        taken
+    }
+
+    fn number(&mut self, low: u32) -> u64 {
+        let next = self.peek();
+        let upper = next.trailing_ones();
+        if u64::from(upper) < FULL {
+            // Ones, a zero and low bits are 31 at most.
+            self.bit += (upper + 1 + low) as usize;
+            return u64::from(upper) << low | next >> (upper + 1) & ((1 << low) - 1);
         }
+        self.bit += FULL as usize;
+        let width = self.take(WIDTH_BITS) as u32;
+        self.take(width.min(MOST_WIDTH))
     }
 
     /// Tells each bucket; returns how many zeros there are.
     fn buckets(&mut self, mut each: impl FnMut(i16, u64)) -> u64 {
-        let (zeros, buckets) = (self.number(), self.number());
-        let mut next = MIN_INDEX;
-        for _ in 0..buckets {
-            let step = self.number();
-            let count = if step & 1 == 1 { self.number() + 2 } else { 1 };
-            let index = next.saturating_add((step >> 1) as i16).min(MAX_INDEX);
-            each(index, count);
-            next = index + 1;
+        let (zeros, buckets) = (self.number(0), self.number(SIZE_BITS));
+        if buckets == 0 {
+            return zeros;
+        }
+        let distance = self.number(FIRST_BITS);
+        let distance = (distance >> 1).cast_signed() ^ -(distance & 1).cast_signed();
+        let mut index = i64::from(self.origin) + distance;
+        let (of_gaps, of_counts) = (self.take(LOW_BITS) as u32, self.take(LOW_BITS) as u32);
+        for nth in 0..buckets {
+            if nth > 0 {
+                index += self.number(of_gaps).cast_signed() + 1;
+            }
+            let count = self.number(of_counts) + 1;
+            each(index.clamp(i64::from(MIN_INDEX), i64::from(MAX_INDEX)) as i16, count);
         }
         zeros
     }
@@ -259,25 +347,25 @@ fn middle(index: i16) -> f64 {
 }
 
 /// Seven bits a byte, the lowest first; the last byte is below 128 (LEB128).
-fn write_number(to: &mut Vec<u8>, mut number: u64) {
-    while number >= 128 {
-        to.push((number % 128) as u8 | 128);
-        number /= 128;
+fn write_length(to: &mut Vec<u8>, mut length: usize) {
+    while length >= 128 {
+        to.push((length % 128) as u8 | 128);
+        length /= 128;
     }
-    to.push(number as u8);
+    to.push(length as u8);
 }
 
-fn read_number(from: &mut &[u8]) -> u64 {
-    let (mut number, mut shift) = (0, 0);
+fn read_length(from: &mut &[u8]) -> usize {
+    let (mut length, mut shift) = (0, 0);
     while let Some((&byte, rest)) = from.split_first() {
         *from = rest;
-        number |= u64::from(byte & 127) << shift;
+        length |= usize::from(byte & 127) << shift;
         shift += 7;
-        if byte < 128 || shift > 63 {
+        if byte < 128 || shift > 56 {
             break;
         }
     }
-    number
+    length
 }
 
 const BUCKETS: usize = (MAX_INDEX - MIN_INDEX) as usize + 1;
@@ -414,6 +502,7 @@ mod tests {
                 expected[0].merge(b);
                 expected[1].merge(c);
             }
+            assert_eq!(counts(&log.merged()), counts(&expected[0]));
             for (sum, expected) in sums.iter().zip(&expected) {
                 assert_eq!(counts(&sum.histogram()), counts(expected));
                 for q in [0.01, 0.5, 0.9, 1.0] {

@@ -2,14 +2,15 @@
 //!
 //! After each window, for each service with two releases: the newest release (the candidate) is compared with the one that
 //! it replaces (the baseline, [`emberline_storage::baseline_of`]), route by route and caller by caller, as the server side
-//! reports them; and so are the two releases of each alert that is open, until it is over, whichever release is newest by
+//! reports them, and as callers do that say which release answered; and so are the two releases of each alert that is open, until it is over, whichever release is newest by
 //! then. What is slower gets its evidence: functions whose CPU per request grew, the split between client and server, and a
 //! link. The first windows of each instance (`warm_up`) are no evidence.
 //!
 //! Guarantees: a verdict is a function of the stored windows and of the names known for addresses; a restart on the same
 //! store repeats it with the same id, beginning and evidence. An alert that fired is open until it is over
 //! ([`crate::alert_book`]). One alert per route and cause: callers that see the same
-//! slowdown, and callers that are slower because this one is, are listed below it. Between runs a watch is kept per route and caller
+//! slowdown, and callers that are slower because this one is, are listed below it. What callers wait longer is an alert of its own
+//! where the release itself takes longer by less than half of that. Between runs a watch is kept per route and caller
 //! (`watching`), which is fed each window once; runs ask the store for new windows and those of the last minutes. The runner takes
 //! at most a tenth of the time, however large the store is.
 //!
@@ -23,6 +24,7 @@
 
 mod alerts;
 mod evidence;
+mod feeding;
 mod folding;
 mod links;
 mod runner;
@@ -35,7 +37,7 @@ use std::time::Duration;
 use emberline_analysis::{alert_state::AlertConfig, errors::ErrorConfig, latency::LatencyConfig};
 use emberline_model::function::OwnCode;
 
-pub(crate) use folding::{AlertKey, ERRORS};
+pub(crate) use folding::{AlertKey, CLIENT_LATENCY, ERRORS};
 pub(crate) use runner::{Memory, VerdictRunner};
 
 /// Settings of the verdict runner.

@@ -85,7 +85,7 @@ pub struct Alert {
     pub id: String,
     /// State.
     pub state: AlertStatus,
-    /// `latency`: it got slower; `errors`: it fails more often.
+    /// `latency`: it got slower; `client_latency`: its callers wait longer, and not because it got slower; `errors`: it fails more often.
     pub kind: String,
     /// Namespace of the service that changed.
     pub namespace: String,
@@ -116,7 +116,7 @@ pub struct Alert {
     pub function: Option<GuiltyFunction>,
     /// The functions that changed most, per request.
     pub functions: Vec<FunctionRow>,
-    /// Quantiles of both releases.
+    /// Quantiles of both releases; of `client_latency`, as their callers measure them.
     pub latency: LatencyEvidence,
     /// Evidence: how many times more likely the data is under a regression.
     pub e_value: f64,

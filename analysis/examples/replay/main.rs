@@ -79,7 +79,7 @@ fn set(config: &mut LatencyConfig, name: &str, value: &str) {
         "tested" => config.tested_relative = value,
         "tested_after" => config.before_after_tested_relative = value,
         "floor" => config.floor_relative = value,
-        "wander" => config.wander_factor = value,
+        "wander" => config.wander_errors = value,
         "stratum" => config.min_stratum_requests = value as u64,
         _ => panic!("no setting {name}"),
     }
@@ -269,7 +269,14 @@ fn found(options: &Options) {
         HALF,
         adds(0.1, 0.020),
     );
-    recorded("network delay of 100 ms (75 / -)", usual, HALF, adds(1.0, 0.1));
+    // What the server takes, and with it the way there and back, which takes longer to the candidate.
+    recorded(
+        "network delay of 100 ms, by callers (75 / -)",
+        usual,
+        HALF,
+        Change::Way(0.1),
+    );
+    recorded("the same, by the server (0)", usual, HALF, Change::None);
     let made = |name, model: &Model, split, change| {
         if !options.shows(name) {
             return;

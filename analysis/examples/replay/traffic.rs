@@ -41,6 +41,8 @@ pub(crate) enum Change {
     },
     /// The share of requests that miss the cache.
     Misses(f64),
+    /// Seconds by which the way to it is longer, as its callers measure it: a way of half a millisecond, more or less, is part of all.
+    Way(f64),
 }
 
 /// What moves the level (natural logarithm of durations) besides the release.
@@ -261,6 +263,9 @@ impl Model {
         }
         match change {
             Change::Times(factor) if candidate => seconds *= factor,
+            Change::Way(longer) => {
+                seconds += 0.000_5 * (0.5 * (2.0 * changed - 1.0)).exp() + if candidate { longer } else { 0.0 };
+            }
             Change::Adds { share, seconds: more } if candidate && changed < share => seconds += more,
             _ => {}
         }

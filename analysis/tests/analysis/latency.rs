@@ -102,7 +102,7 @@ fn the_false_alarm_rate_is_kept_at_the_edge_of_what_is_tested() {
         block_alpha: 0.05,
         floor_relative: 0.0,
         floor_seconds: 0.0,
-        wander_factor: 0.0,
+        wander_errors: 0.0,
         ..LatencyConfig::default()
     };
     // A bucket is 2.2 %.

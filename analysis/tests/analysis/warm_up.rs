@@ -130,3 +130,21 @@ fn a_slower_release_is_stated_although_it_starts_cold() {
         assert!(stated(start, requests, slower, 100) >= 95, "{requests} {slower}");
     }
 }
+
+/// A warm-up of minutes: the release is twice as slow at first, and is no slower in the end. While that goes away nothing is stated. Of
+/// releases that stay half as slow again after such a beginning, about half are stated within a quarter of an hour.
+#[test]
+fn a_warm_up_of_minutes_is_no_slowdown() {
+    let slow_start = |seconds| Start {
+        factor: 2.0,
+        seconds,
+        falls: true,
+        again: false,
+    };
+    let wrong: u64 = [60.0, 120.0, 300.0]
+        .map(|seconds| stated(slow_start(seconds), 25.0, 1.0, 60))
+        .iter()
+        .sum();
+    assert!(wrong <= 3, "{wrong} of 180");
+    assert!(stated(slow_start(60.0), 25.0, 1.5, 60) >= 24);
+}

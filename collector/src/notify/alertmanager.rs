@@ -10,16 +10,16 @@ use emberline_model::alert::Alert;
 use serde::Serialize;
 
 use super::{event::Event, rfc3339};
-use crate::verdict::ERRORS;
+use crate::verdict::{CLIENT_LATENCY, ERRORS};
 
 /// Path of the API.
 pub(super) const PATH: &str = "/api/v2/alerts";
 /// Value of the label `alertname`.
 fn name(alert: &Alert) -> &'static str {
-    if alert.kind == ERRORS {
-        "EmberlineErrorRegression"
-    } else {
-        "EmberlineLatencyRegression"
+    match alert.kind.as_str() {
+        ERRORS => "EmberlineErrorRegression",
+        CLIENT_LATENCY => "EmberlineClientLatencyRegression",
+        _ => "EmberlineLatencyRegression",
     }
 }
 /// How long an alert stays firing there after the last message: three missed repetitions.

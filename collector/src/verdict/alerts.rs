@@ -8,7 +8,7 @@ use emberline_model::{
 
 use super::{
     evidence::Evidence,
-    folding::{ERRORS, Failing, LATENCY, Slow},
+    folding::{ERRORS, Failing, Slow},
     links::{self, Compared},
     sentences,
 };
@@ -30,7 +30,7 @@ pub(super) fn assemble(slow: &Slow, evidence: &Evidence, waiting: bool) -> Optio
     Some(Alert {
         id: format!("{:016x}", slow.id()),
         state: status,
-        kind: LATENCY.to_owned(),
+        kind: slow.kind().to_owned(),
         namespace: slow.namespace.clone(),
         service: slow.service.clone(),
         baseline: slow.baseline.clone(),

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: functions come from time that both signals cover, for both releases from the windows the verdict
 //! rests on; the application's stacks are used, and the proxy's only where the application has none. Where no stacks say
-//! the route they worked for, the CPU is that of the whole service, and the alert says so.
+//! the route they worked for, the CPU is that of the whole service, and the alert says so. For what only callers wait longer no
+//! function is looked for.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,8 @@ use super::folding::{Failing, Slow};
 const MOST_FUNCTIONS: usize = 10;
 /// Below this share of named CPU an alert waits for names.
 const NAMED_ENOUGH: f64 = 0.9;
+/// A release that takes longer by this share of what its callers wait longer explains it.
+const EXPLAINS: f64 = 0.5;
 
 /// Windows that evidence is taken from, `[from, to)` in seconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +92,19 @@ pub(super) struct Evidence {
     pub(super) guilty: Option<GuiltyFunction>,
     pub(super) functions: Vec<FunctionRow>,
     pub(super) client_server: ClientServerSplit,
+    /// For what callers wait longer: how much longer the release itself takes at the quantile that shows it, seconds; `None`
+    /// where it does not report.
+    pub(super) server_shift_seconds: Option<f64>,
 }
 
 impl Evidence {
+    /// Whether the release itself explains what its callers wait longer: then its own verdict is what says so.
+    pub(super) fn is_explained(&self, slow: &Slow) -> bool {
+        let client = slow.judged.verdict.shift_seconds;
+        let shifts = client.zip(self.server_shift_seconds);
+        slow.side == Side::Client && shifts.is_some_and(|(client, server)| server >= EXPLAINS * client)
+    }
+
     /// True when waiting a little may name a function that has no name yet.
     pub(super) fn is_incomplete(&self) -> bool {
         let Some(cpu) = &self.cpu else { return true };
@@ -111,6 +124,9 @@ pub(super) async fn collect(
     slow: &Slow,
     ranges: Ranges,
 ) -> Result<Evidence, QueryError> {
+    if slow.side == Side::Client {
+        return of_callers(store, slow, ranges).await;
+    }
     let mut component = Component::Application;
     let mut sides = both_sides(store, slow, ranges, component).await?;
     if !has_stacks(&sides) {
@@ -127,6 +143,7 @@ pub(super) async fn collect(
         guilty: None,
         functions: Vec::new(),
         client_server,
+        server_shift_seconds: None,
     };
     if has_stacks(&sides) {
         let route = slow.judged.unit.route.clone();
@@ -184,10 +201,74 @@ fn has_stacks(sides: &BothSides) -> bool {
         .all(|side| side.is_divisible() && side.windows.iter().any(|w| !w.stacks.is_empty()))
 }
 
+/// How much longer the candidate takes at a quantile, seconds.
+fn shift(baseline: &Histogram, candidate: &Histogram, quantile: f64) -> Option<f64> {
+    Some(candidate.quantile(quantile)? - baseline.quantile(quantile)?)
+}
+
+fn median_delta(baseline: &Histogram, candidate: &Histogram) -> Option<f64> {
+    shift(baseline, candidate, 0.5).map(|seconds| seconds * 1e3)
+}
+
+/// What the release itself took while its callers waited longer: on their route or, where it calls that by another name, on
+/// all its routes.
+async fn of_callers(store: &Store, slow: &Slow, ranges: Ranges) -> Result<Evidence, QueryError> {
+    let (unit, verdict) = (&slow.judged.unit, &slow.judged.verdict);
+    let mut server = [Histogram::new(), Histogram::new()];
+    for route in [Some(unit.route.as_str()), None] {
+        server = [
+            server_side(store, slow, &slow.baseline, route, ranges.baseline).await?,
+            server_side(store, slow, &slow.candidate, route, ranges.candidate).await?,
+        ];
+        if server.iter().all(|side| side.count() > 0) {
+            break;
+        }
+    }
+    let [baseline, candidate] = &server;
+    let quantile = verdict.leading_quantile.unwrap_or(0.5);
+    Ok(Evidence {
+        ranges,
+        component: Component::Application,
+        cpu: None,
+        guilty: None,
+        functions: Vec::new(),
+        client_server: ClientServerSplit {
+            client_delta_ms: median_delta(&verdict.baseline, &verdict.candidate),
+            server_delta_ms: median_delta(baseline, candidate),
+        },
+        server_shift_seconds: shift(baseline, candidate, quantile),
+    })
+}
+
+/// Durations of requests to a release from the unit's caller, as the release saw them.
+async fn server_side(
+    store: &Store,
+    slow: &Slow,
+    version: &str,
+    route: Option<&str>,
+    (from_unix_s, to_unix_s): (i64, i64),
+) -> Result<Histogram, QueryError> {
+    let query = RequestQuery {
+        side: Some(Side::Server),
+        route: route.map(str::to_owned),
+        source: slow.judged.unit.source.clone(),
+        ..RequestQuery::new(
+            WorkloadFilter::release(&slow.release(version)),
+            Range { from_unix_s, to_unix_s },
+        )
+    };
+    Ok(latencies(&store.ask(query).await?))
+}
+
+fn latencies(rows: &[RequestRow]) -> Histogram {
+    let mut all = Histogram::new();
+    let of = rows.iter().filter_map(RequestRow::latency);
+    of.for_each(|latency| all.merge(latency));
+    all
+}
+
 /// Difference of the medians at both ends, milliseconds. The client's end is known for a caller that is judged alone.
 async fn client_server(store: &Store, slow: &Slow, ranges: Ranges) -> Result<ClientServerSplit, QueryError> {
-    let median_delta =
-        |baseline: &Histogram, candidate: &Histogram| Some((candidate.quantile(0.5)? - baseline.quantile(0.5)?) * 1e3);
     let (unit, verdict) = (&slow.judged.unit, &slow.judged.verdict);
     let server_delta_ms = median_delta(&verdict.baseline, &verdict.candidate);
     let Some(source) = &unit.source else {
@@ -218,14 +299,7 @@ async fn client_side(
         source: Some(slow.release(version)),
         ..RequestQuery::new(WorkloadFilter::release(source), Range { from_unix_s, to_unix_s })
     };
-    let mut all = Histogram::new();
-    store
-        .ask(query)
-        .await?
-        .iter()
-        .filter_map(RequestRow::latency)
-        .for_each(|latency| all.merge(latency));
-    Ok(all)
+    Ok(latencies(&store.ask(query).await?))
 }
 
 /// Durations of requests to both releases in a range, warm-ups of the candidate included.

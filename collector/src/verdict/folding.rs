@@ -1,4 +1,5 @@
-//! One alert per cause: callers that see the same slowdown, and callers that are slow because of it, are listed below it.
+//! One alert per cause: callers that see the same slowdown, and callers that are slow because of it, are listed below it. What
+//! callers wait longer is no alert of its own where the release takes longer (`evidence`).
 //!
 //! Guarantees: pure; nothing that is slow disappears: it is an alert or it is named in the list of one.
 //!
@@ -12,18 +13,21 @@ use emberline_analysis::{
     errors::ErrorVerdict,
     fold::{Call, SlowUnit, fold_slowdowns},
 };
-use emberline_model::{Release, alert::Alert, id, time::WINDOW_S};
+use emberline_model::{Release, Side, alert::Alert, id, time::WINDOW_S};
 
 use super::units::{Judged, Unit};
 
 /// Kind of an alert about latency.
 pub(super) const LATENCY: &str = "latency";
+/// Kind of an alert about what callers wait for a release that is not slower itself.
+pub(crate) const CLIENT_LATENCY: &str = "client_latency";
 /// Kind of an alert about failures.
 pub(crate) const ERRORS: &str = "errors";
 
-/// A route of a service that got slower.
+/// A route of a service that got slower, as one end of its edges measures it.
 #[derive(Debug, Clone)]
 pub(super) struct Slow {
+    pub(super) side: Side,
     pub(super) namespace: String,
     pub(super) service: String,
     pub(super) baseline: String,
@@ -146,9 +150,17 @@ impl Slow {
         self.judged.state.phase != AlertPhase::Resolved
     }
 
+    /// Kind of its alert.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.side {
+            Side::Server => LATENCY,
+            Side::Client => CLIENT_LATENCY,
+        }
+    }
+
     pub(super) fn key(&self) -> AlertKey {
         AlertKey {
-            kind: LATENCY.to_owned(),
+            kind: self.kind().to_owned(),
             namespace: self.namespace.clone(),
             service: self.service.clone(),
             baseline: self.baseline.clone(),
@@ -174,8 +186,12 @@ impl Slow {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
+        let of = match self.side {
+            Side::Server => "alert",
+            Side::Client => "alert-client",
+        };
         id::key(
-            "alert",
+            of,
             &[
                 &self.namespace,
                 &self.service,
@@ -279,7 +295,8 @@ pub(super) fn fold_callers(slow: Vec<Slow>, traffic: &Traffic) -> Vec<Slow> {
         })
         .collect();
     let mut calls = Vec::new();
-    for caller in slow.iter().filter(active) {
+    // Who only waits longer is not slow itself.
+    for caller in slow.iter().filter(active).filter(|one| one.side == Side::Server) {
         for callee in slow.iter().filter(active) {
             let calls_per_request = traffic.calls_per_request(
                 &caller.release(&caller.candidate),
@@ -357,11 +374,12 @@ mod tests {
             })
         };
         let config = VerdictConfig::default();
-        let mut watch = PairWatch::new(0, 10, None, Settings::of(&config));
+        let mut watch = PairWatch::new(0, 10, None, Settings::of(&config, Side::Server));
         let rows = [windows(0, 0).collect(), windows(5, growth_ms).collect()];
         watch.take(&rows, 400, 10, &config);
         let (unit, judged) = watch.units().next().unwrap();
         Slow {
+            side: Side::Server,
             namespace: String::new(),
             service: service.into(),
             baseline: "1".into(),
@@ -407,6 +425,15 @@ mod tests {
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].service, "cart");
         assert_eq!(kept[0].folded, ["front@2 on /r (100 % explained)"]);
+        // So it is when only callers see why.
+        let seen = Slow {
+            side: Side::Client,
+            ..callee.clone()
+        };
+        let kept = fold_callers(vec![caller.clone(), seen.clone()], &traffic);
+        assert_eq!((kept.len(), kept[0].kind()), (1, CLIENT_LATENCY));
+        assert_eq!(kept[0].folded, ["front@2 on /r (100 % explained)"]);
+        assert_ne!((seen.id(), seen.key()), (callee.id(), callee.key()));
         // Without calls between them both stand.
         assert_eq!(fold_callers(vec![caller, callee], &Traffic::default()).len(), 2);
     }

@@ -1,7 +1,4 @@
-//! The runner: asks the store, judges, and publishes the alerts.
-//!
-//! One file because a run is one sequence: what it asks the store for depends on what the watches hold, and both on which alerts are
-//! open. What is pure of it stands in `watching`, `units`, `folding` and `alerts`.
+//! The runner: has the watches fed, judges, and publishes the alerts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,19 +11,16 @@ use emberline_model::{
     alert::{Alert, AlertStatus, AlertsBoard},
     time::{Clock, WINDOW_S, seconds_of, window_start},
 };
-use emberline_storage::{
-    QueryError, Range, ReleaseInfo, RequestQuery, ServiceInfo, ServicesQuery, Step, Store, UsualWindowQuery,
-    WorkloadFilter, baseline_of,
-};
+use emberline_storage::{QueryError, Range, RequestQuery, ServiceInfo, ServicesQuery, Step, Store, WorkloadFilter};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     VerdictConfig, alerts,
     evidence::{self, Ranges, Remembered, RememberedLatency},
+    feeding::{Feeder, Pair, PairKey, Wanted, WatchKey, Watches, newest_pair, pair_of},
     folding::{self, AlertKey, Failing, Slow, Traffic},
-    units::{Served, Settings},
-    watching::{PairWatch, Rows},
+    watching::PairWatch,
 };
 use crate::{
     alert_book::{self, AlertBook},
@@ -41,10 +35,6 @@ const HOLD_MS: i64 = 60_000;
 const EPOCH_S: i64 = 86_400;
 /// After a restart an open alert is judged from at most so many seconds ago.
 const LONGEST_S: i64 = 2 * EPOCH_S;
-/// Windows are asked for in pieces of so many seconds.
-const PIECE_S: i64 = 3_600;
-/// Watches of all services. The limits on names let through fewer.
-const MOST_WATCHES: usize = 50_000;
 /// A store that is further behind than this is not judged.
 const CATCH_UP: Duration = Duration::from_secs(20);
 
@@ -77,58 +67,7 @@ struct Extent {
 pub(crate) struct Memory {
     evidence: Remembered,
     failing: RememberedLatency,
-    watches: BTreeMap<PairKey, PairWatch>,
-}
-
-/// Two releases of a service.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct PairKey {
-    namespace: String,
-    service: String,
-    baseline: String,
-    candidate: String,
-}
-
-impl PairKey {
-    fn of(service: &ServiceInfo, pair: &Pair) -> PairKey {
-        PairKey {
-            namespace: service.namespace.clone(),
-            service: service.service.clone(),
-            baseline: pair.baseline.version.clone(),
-            candidate: pair.candidate.version.clone(),
-        }
-    }
-
-    fn of_alert(alert: &Alert) -> PairKey {
-        PairKey {
-            namespace: alert.namespace.clone(),
-            service: alert.service.clone(),
-            baseline: alert.baseline.clone(),
-            candidate: alert.candidate.clone(),
-        }
-    }
-
-    fn release(&self, version: &str) -> Release {
-        Release {
-            namespace: self.namespace.clone(),
-            service: self.service.clone(),
-            version: version.to_owned(),
-        }
-    }
-
-    fn who(&self) -> WorkloadFilter {
-        WorkloadFilter {
-            namespace: Some(self.namespace.clone()),
-            ..WorkloadFilter::service(&self.service)
-        }
-    }
-}
-
-/// Two releases to judge: since when, and which routes, if not all.
-struct Wanted {
-    pair: Pair,
-    begin: i64,
-    routes: Option<BTreeSet<String>>,
+    watches: Watches,
 }
 
 impl VerdictRunner {
@@ -209,16 +148,21 @@ impl VerdictRunner {
         };
         let services = self.store.ask(ServicesQuery::new(range)).await?.services;
         let wanted = self.wanted(&services, &open, recent_from, to);
-        memory.watches.retain(|key, _| wanted.contains_key(key));
+        memory.watches.keep(&wanted);
+        let feeder = Feeder {
+            store: &self.store,
+            config: &self.config,
+            lookback: self.lookback,
+        };
         for (key, one) in &wanted {
-            self.watch(key, one, to, memory).await?;
+            feeder.feed(key, one, to, &mut memory.watches).await?;
         }
         let open: BTreeSet<AlertKey> = open.iter().map(AlertKey::of).collect();
         let mut found = Found::default();
-        for (key, watch) in &memory.watches {
+        for (key, watch) in memory.watches.iter() {
             judged.units += watch.watches() as u64;
             judged.windows += watch.units().map(|(_, unit)| unit.windows_used()).sum::<u64>();
-            let is_newest = wanted.get(key).is_some_and(|one| one.routes.is_none());
+            let is_newest = wanted.get(&key.pair).is_some_and(|one| one.routes.is_none());
             let mut of_pair = Found::of(key, watch);
             if !is_newest {
                 // Of two releases of which none is new, what is told already is judged and nothing else.
@@ -228,34 +172,33 @@ impl VerdictRunner {
             found.add(of_pair);
         }
         let failing = folding::one_failing_per_route(found.failing);
-        let slow = folding::one_per_route(found.slow);
+        let mut slow = folding::one_per_route(found.slow);
+        let mut remembered = Remembered::new();
+        // Before callers are folded: what is no alert explains none.
+        for one in slow.iter().filter(|one| one.side == Side::Client) {
+            self.explain(one, to, &mut memory.evidence, &mut remembered).await?;
+        }
+        slow.retain(|one| {
+            !remembered
+                .get(&one.id())
+                .is_some_and(|evidence| evidence.is_explained(one))
+        });
         let found: BTreeSet<AlertKey> = slow.iter().map(Slow::key).collect();
         let traffic = self.traffic(&slow, recent_from, to).await?;
         let slow = folding::fold_callers(slow, &traffic);
         let mut alerts = Vec::new();
-        let mut remembered = Remembered::new();
         for one in &slow {
-            let (most, reference) = (self.config.evidence_windows, self.config.latency.reference_windows);
-            let Some(ranges) = Ranges::of(one, to, most, reference) else {
+            self.explain(one, to, &mut memory.evidence, &mut remembered).await?;
+            let Some(evidence) = remembered.get(&one.id()) else {
                 continue;
             };
-            // Evidence stands when its windows are all there and have names.
-            let known = memory
-                .evidence
-                .remove(&one.id())
-                .filter(|e| e.ranges == ranges && !e.is_incomplete());
-            let evidence = match known {
-                Some(evidence) => evidence,
-                None => evidence::collect(&self.store, &self.config.own_code, one, ranges).await?,
-            };
-            let waiting = evidence.is_incomplete() && self.may_wait(one, to);
+            let waiting = one.side == Side::Server && evidence.is_incomplete() && self.may_wait(one, to);
             alerts.extend(
-                alerts::assemble(one, &evidence, waiting).map(|alert| alert_book::Judged {
+                alerts::assemble(one, evidence, waiting).map(|alert| alert_book::Judged {
                     changed_ms: one.judged.state.changed_at.map_or(alert.started_ms, |at| at * 1000),
                     alert,
                 }),
             );
-            remembered.insert(one.id(), evidence);
         }
         memory.evidence = remembered;
         let mut remembered = RememberedLatency::new();
@@ -284,6 +227,32 @@ impl VerdictRunner {
         self.book.save().await;
         alerts.sort_by(|a, b| b.started_ms.cmp(&a.started_ms).then_with(|| a.id.cmp(&b.id)));
         Ok(alerts)
+    }
+
+    /// Collects the evidence for a finding, unless it is known.
+    async fn explain(
+        &self,
+        one: &Slow,
+        to: i64,
+        known: &mut Remembered,
+        remembered: &mut Remembered,
+    ) -> Result<(), QueryError> {
+        let (most, reference) = (self.config.evidence_windows, self.config.latency.reference_windows);
+        let Some(ranges) = Ranges::of(one, to, most, reference) else {
+            return Ok(());
+        };
+        if remembered.contains_key(&one.id()) {
+            return Ok(());
+        }
+        // Evidence stands when its windows are all there and have names.
+        let is_whole = |evidence: &evidence::Evidence| one.side == Side::Client || !evidence.is_incomplete();
+        let known = known.remove(&one.id()).filter(|of| of.ranges == ranges && is_whole(of));
+        let evidence = match known {
+            Some(evidence) => evidence,
+            None => evidence::collect(&self.store, &self.config.own_code, one, ranges).await?,
+        };
+        remembered.insert(one.id(), evidence);
+        Ok(())
     }
 
     /// The two newest releases of each service, and those of alerts that are open.
@@ -336,129 +305,6 @@ impl VerdictRunner {
         begin - begin.rem_euclid(WINDOW_S)
     }
 
-    /// Brings the watches over two releases up to date.
-    async fn watch(&self, key: &PairKey, wanted: &Wanted, to: i64, memory: &mut Memory) -> Result<(), QueryError> {
-        if wanted.begin >= to {
-            return Ok(());
-        }
-        let routes = wanted.routes.as_ref();
-        let known = memory.watches.remove(key);
-        let recent_s = to.saturating_sub(seconds_of(self.lookback)).max(wanted.begin);
-        // Windows of SDKs are longer than ours and begin whenever the process did: both releases are judged by the same
-        // stretches of time, long enough for a window of either.
-        let step_since = async |from_unix_s| {
-            let range = Range {
-                from_unix_s,
-                to_unix_s: to,
-            };
-            let usual = self.store.ask(UsualWindowQuery { who: key.who(), range }).await?;
-            Ok::<i64, QueryError>(i64::from(Step::holding_s(usual.length_s)))
-        };
-        let mut watch = match known {
-            Some(known) if known.serves(wanted.begin, step_since(recent_s).await?, routes) => known,
-            _ => {
-                let step = step_since(wanted.begin).await?;
-                PairWatch::new(wanted.begin, step, wanted.routes.clone(), Settings::of(&self.config))
-            }
-        };
-        watch.narrow(wanted.routes.clone());
-        let others: usize = memory.watches.values().map(PairWatch::watches).sum();
-        let end = watch.whole_until(to);
-        let mut infos = [wanted.pair.baseline.clone(), wanted.pair.candidate.clone()];
-        if watch.fed() == watch.begin() {
-            infos = self.known_since(key, infos, watch.begin(), to).await?;
-        }
-        let left_out = watch.left_out();
-        while watch.fed() < end {
-            let (from, piece_end) = (watch.needed_from(), end.min(watch.fed() + PIECE_S));
-            let only = watch.only_route().map(str::to_owned);
-            let rows = match self
-                .rows(key, &infos, (from, piece_end), watch.step(), only.as_deref())
-                .await
-            {
-                Ok(rows) => rows,
-                Err(error) => {
-                    // It stands as it stood, and goes on from there.
-                    memory.watches.insert(key.clone(), watch);
-                    return Err(error);
-                }
-            };
-            let room = MOST_WATCHES.saturating_sub(others + watch.watches());
-            let (config, mut taken) = (self.config.clone(), watch);
-            let (taken, stale) = on_a_thread(move || {
-                let stale = taken.take(&rows, piece_end, room, &config);
-                (taken, stale)
-            })
-            .await?;
-            watch = taken;
-            for route in stale {
-                let infos = self.known_since(key, infos.clone(), watch.begin(), to).await?;
-                watch = self.feed_again(key, &infos, watch, &route, others).await?;
-            }
-        }
-        if watch.left_out() > left_out {
-            tracing::warn!(
-                service = key.service,
-                "too many routes and callers to watch; the others are not judged"
-            );
-        }
-        memory.watches.insert(key.clone(), watch);
-        Ok(())
-    }
-
-    /// Feeds a route from the beginning.
-    async fn feed_again(
-        &self,
-        key: &PairKey,
-        infos: &[ReleaseInfo; 2],
-        mut watch: PairWatch,
-        route: &str,
-        others: usize,
-    ) -> Result<PairWatch, QueryError> {
-        loop {
-            watch.forget(route);
-            let (mut from, end, mut is_stale) = (watch.begin(), watch.fed(), false);
-            while from < end && !is_stale {
-                let to = end.min(from + PIECE_S);
-                let rows = self.rows(key, infos, (from, to), watch.step(), Some(route)).await?;
-                let room = MOST_WATCHES.saturating_sub(others + watch.watches());
-                let (config, route) = (self.config.clone(), route.to_owned());
-                (watch, is_stale) = on_a_thread(move || {
-                    let is_stale = watch.feed_again(&route, &rows, (from, to), room, &config);
-                    (watch, is_stale)
-                })
-                .await?;
-                from = to;
-            }
-            if !is_stale {
-                return Ok(watch);
-            }
-        }
-    }
-
-    /// Two releases with all their processes since a second, where they were asked for since a later one.
-    async fn known_since(
-        &self,
-        key: &PairKey,
-        infos: [ReleaseInfo; 2],
-        from_unix_s: i64,
-        to: i64,
-    ) -> Result<[ReleaseInfo; 2], QueryError> {
-        let range = Range {
-            from_unix_s,
-            to_unix_s: to,
-        };
-        let query = ServicesQuery {
-            who: key.who(),
-            ..ServicesQuery::new(range)
-        };
-        let services = self.store.ask(query).await?.services;
-        let pair = services
-            .first()
-            .and_then(|service| pair_of(service, &key.baseline, &key.candidate));
-        Ok(pair.map_or(infos, |pair| [pair.baseline, pair.candidate]))
-    }
-
     /// True while an alert may wait for names.
     fn may_wait(&self, slow: &Slow, to: i64) -> bool {
         let limit = seconds_of(self.config.wait_for_symbols);
@@ -466,44 +312,6 @@ impl VerdictRunner {
             .verdict
             .fired_at_window
             .is_some_and(|fired| to < fired + WINDOW_S + limit)
-    }
-
-    /// Requests that both releases served, by window, caller and route.
-    async fn rows(
-        &self,
-        key: &PairKey,
-        infos: &[ReleaseInfo; 2],
-        (from_unix_s, to_unix_s): (i64, i64),
-        step_s: i64,
-        route: Option<&str>,
-    ) -> Result<Rows, QueryError> {
-        let mut rows = Rows::default();
-        for (rows, info) in rows.iter_mut().zip(infos) {
-            let range = Range { from_unix_s, to_unix_s };
-            let query = RequestQuery {
-                side: Some(Side::Server),
-                step: Step::Seconds(u32::try_from(step_s).unwrap_or(u32::MAX)),
-                route: route.map(str::to_owned),
-                warm_until_s: self.warm_until_s(info, from_unix_s),
-                ..RequestQuery::new(WorkloadFilter::release(&key.release(&info.version)), range)
-            };
-            // What callers gave up says how patient they were, not how slow the release is.
-            let answered = self
-                .store
-                .ask(query)
-                .await?
-                .into_iter()
-                .filter(|row| !row.is_given_up());
-            rows.extend(answered.map(|row| Served {
-                window: row.window_start_s,
-                source: row.peer,
-                route: row.route,
-                warming: row.warming,
-                error: row.error,
-                duration: row.duration,
-            }));
-        }
-        Ok(rows)
     }
 
     /// Who called whom in the newest hour, as far as it says which of several slow services are slow because of another.
@@ -534,14 +342,6 @@ impl VerdictRunner {
         }
         Ok(traffic)
     }
-
-    /// Until when each instance that is young in a range warms up.
-    fn warm_until_s(&self, info: &ReleaseInfo, from: i64) -> BTreeMap<String, i64> {
-        let warm_up = seconds_of(self.config.warm_up);
-        let until = info.instances_since_s.iter().map(|since_s| since_s + warm_up);
-        let instances = info.instances.iter().cloned().zip(until);
-        instances.filter(|(_, until_s)| *until_s > from).collect()
-    }
 }
 
 /// What is worse in candidates than in their baselines.
@@ -552,10 +352,11 @@ struct Found {
 }
 
 impl Found {
-    fn of(key: &PairKey, watch: &PairWatch) -> Found {
+    fn of(WatchKey { pair: key, side }: &WatchKey, watch: &PairWatch) -> Found {
         let mut found = Found::default();
         for (unit, of) in watch.units() {
             found.slow.extend(of.slow(unit).map(|judged| Slow {
+                side: *side,
                 namespace: key.namespace.clone(),
                 service: key.service.clone(),
                 baseline: key.baseline.clone(),
@@ -587,46 +388,6 @@ impl Found {
         self.slow.extend(other.slow);
         self.failing.extend(other.failing);
     }
-}
-
-/// Runs what takes a while off the threads that serve connections.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, QueryError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| QueryError::Internal {
-        message: error.to_string(),
-    })
-}
-
-/// A baseline and a candidate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pair {
-    baseline: ReleaseInfo,
-    candidate: ReleaseInfo,
-}
-
-/// The newest release and the one that it replaces.
-fn newest_pair(service: &ServiceInfo) -> Option<Pair> {
-    let candidate = service.releases.first()?;
-    let baseline = baseline_of(&service.releases, &candidate.version)?;
-    Some(Pair {
-        baseline: baseline.clone(),
-        candidate: candidate.clone(),
-    })
-}
-
-/// Two releases by their versions.
-fn pair_of(service: &ServiceInfo, baseline: &str, candidate: &str) -> Option<Pair> {
-    let find = |version: &str| {
-        service
-            .releases
-            .iter()
-            .find(|release| release.version == version)
-            .cloned()
-    };
-    Some(Pair {
-        baseline: find(baseline)?,
-        candidate: find(candidate)?,
-    })
 }
 
 /// Why an alert that is not found any more is over; completes "it ended because ...".

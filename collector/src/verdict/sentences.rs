@@ -7,12 +7,15 @@ use emberline_analysis::{
     compare::{WHOLE_SERVICE, format_ns},
     errors::Failures,
 };
-use emberline_model::comparison::Judgement;
+use emberline_model::{Side, comparison::Judgement};
 
 use super::{
     evidence::Evidence,
     folding::{Failing, Slow},
 };
+
+/// A service that takes longer by less than this share of what its callers wait does not take longer.
+const NOTICED: f64 = 0.25;
 
 /// Of a route that fails more often.
 pub(super) fn of_failing(failing: &Failing) -> String {
@@ -37,13 +40,14 @@ pub(super) fn of_failing(failing: &Failing) -> String {
     )
 }
 
-/// Of a route that got slower.
+/// Of a route that got slower, or whose callers wait longer.
 pub(super) fn of_slow(slow: &Slow, evidence: &Evidence) -> String {
     let (verdict, route) = (&slow.judged.verdict, &slow.judged.unit.route);
-    let mut text = format!(
-        "{} {} is slower than {} on {route}",
-        slow.service, slow.candidate, slow.baseline
-    );
+    let (service, candidate, baseline) = (&slow.service, &slow.candidate, &slow.baseline);
+    let mut text = match slow.side {
+        Side::Server => format!("{service} {candidate} is slower than {baseline} on {route}"),
+        Side::Client => format!("callers of {service} wait longer for {candidate} than for {baseline} on {route}"),
+    };
     // People know the median best: it is quoted when it shows the slowdown by itself.
     let sure = verdict
         .quantiles
@@ -70,8 +74,25 @@ pub(super) fn of_slow(slow: &Slow, evidence: &Evidence) -> String {
         );
     }
     text.push_str("; ");
-    text.push_str(&cause(evidence, slower_by_ns(slow)));
+    text.push_str(&match slow.side {
+        Side::Server => cause(evidence, slower_by_ns(slow)),
+        Side::Client => between(slow, evidence),
+    });
     text
+}
+
+/// Where callers wait, as far as the service itself tells.
+fn between(slow: &Slow, evidence: &Evidence) -> String {
+    let service = &slow.service;
+    let waited = slow.judged.verdict.shift_seconds.unwrap_or(0.0);
+    match evidence.server_shift_seconds {
+        None => format!("{service} does not report what it took: the service, a proxy or the network"),
+        Some(own) if own > NOTICED * waited => format!(
+            "{service} itself takes {} longer, the rest is the network, a proxy or queueing",
+            format_ns(own * 1e9)
+        ),
+        Some(_) => format!("{service} itself does not take longer: the network, a proxy or queueing"),
+    }
 }
 
 /// How much longer requests take in the mean, which is what CPU per request is a part of.

@@ -16,14 +16,14 @@ use emberline_analysis::{
     latency::{JudgedWindow, LatencyConfig, LatencyVerdict},
     latency_watch::LatencyWatch,
 };
-use emberline_model::{Histogram, Release, time::WINDOW_S};
+use emberline_model::{Histogram, Release, Side, time::WINDOW_S};
 
 use super::VerdictConfig;
 
 /// What is over for so many seconds is forgotten, and evidence is gathered anew.
 const ANEW_S: i64 = 3600;
 
-/// Requests of one window that a release served for one caller.
+/// Requests of one window that a release served for one caller, as one of both measured them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Served {
     pub(super) window: i64,
@@ -107,14 +107,16 @@ pub(super) struct Judged {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     latency: Arc<LatencyConfig>,
-    errors: Arc<ErrorConfig>,
+    /// `None` for the callers' end: failures are judged where they happen.
+    errors: Option<Arc<ErrorConfig>>,
 }
 
 impl Settings {
-    pub(super) fn of(config: &VerdictConfig) -> Settings {
+    /// Those of watches from one end.
+    pub(super) fn of(config: &VerdictConfig, side: Side) -> Settings {
         Settings {
             latency: Arc::new(config.latency.clone()),
-            errors: Arc::new(config.errors.clone()),
+            errors: (side == Side::Server).then(|| Arc::new(config.errors.clone())),
         }
     }
 }
@@ -168,9 +170,8 @@ fn shown(judged: &[JudgedWindow], window: i64) -> Option<&JudgedWindow> {
 #[derive(Debug, Clone)]
 pub(super) struct UnitWatch {
     latency: LatencyWatch,
-    errors: ErrorWatch,
     slow: Stepped,
-    failing: Stepped,
+    errors: Option<Box<(ErrorWatch, Stepped)>>,
     has_baseline: bool,
     /// What the newest windows held, newest last, one entry per step.
     prints: VecDeque<u32>,
@@ -183,9 +184,11 @@ impl UnitWatch {
     pub(super) fn new(settings: &Settings, recognised: usize) -> UnitWatch {
         UnitWatch {
             latency: LatencyWatch::new(Arc::clone(&settings.latency)),
-            errors: ErrorWatch::new(Arc::clone(&settings.errors)),
             slow: Stepped::default(),
-            failing: Stepped::default(),
+            errors: settings
+                .errors
+                .as_ref()
+                .map(|config| Box::new((ErrorWatch::new(Arc::clone(config)), Stepped::default()))),
             has_baseline: false,
             prints: VecDeque::from(vec![0; recognised]),
             #[cfg(test)]
@@ -221,15 +224,16 @@ impl UnitWatch {
                     .step(start, shown(&judged, start), self.latency.stated_at(), config);
             }
         }
-        if failures.iter().any(|side| side.requests > 0) {
+        if let Some((errors, failing)) = self.errors.as_deref_mut()
+            && failures.iter().any(|side| side.requests > 0)
+        {
             if failures[1].requests > 0 {
-                self.failing.next.get_or_insert(start);
+                failing.next.get_or_insert(start);
             }
-            self.errors.push(start, failures[0], failures[1]);
-            let judged = self.errors.take_judged();
-            if self.failing.next.is_some() {
-                self.failing
-                    .step(start, shown(&judged, start), self.errors.stated_at(), config);
+            errors.push(start, failures[0], failures[1]);
+            let judged = errors.take_judged();
+            if failing.next.is_some() {
+                failing.step(start, shown(&judged, start), errors.stated_at(), config);
             }
         }
     }
@@ -237,7 +241,9 @@ impl UnitWatch {
     /// Everything before `to` was pushed.
     pub(super) fn end(&mut self, to: i64, config: &VerdictConfig) {
         self.slow.unseen_until(to, self.latency.stated_at(), config);
-        self.failing.unseen_until(to, self.errors.stated_at(), config);
+        if let Some((errors, failing)) = self.errors.as_deref_mut() {
+            failing.unseen_until(to, errors.stated_at(), config);
+        }
     }
 
     fn forget_what_is_over(&mut self, window: i64) {
@@ -245,9 +251,11 @@ impl UnitWatch {
             self.latency.begin_anew();
             self.slow.state = AlertState::default();
         }
-        if self.failing.is_over(window) {
-            self.errors.begin_anew();
-            self.failing.state = AlertState::default();
+        if let Some((errors, failing)) = self.errors.as_deref_mut()
+            && failing.is_over(window)
+        {
+            errors.begin_anew();
+            failing.state = AlertState::default();
         }
     }
 
@@ -280,7 +288,8 @@ impl UnitWatch {
 
     /// What is said of failures, once more of them were stated: verdict, state and the last window that was judged.
     pub(super) fn failing(&self) -> Option<(ErrorVerdict, AlertState, Option<i64>)> {
-        self.errors.stated_at()?;
-        Some((self.errors.verdict(), self.failing.state, self.failing.newest))
+        let (errors, failing) = self.errors.as_deref()?;
+        errors.stated_at()?;
+        Some((errors.verdict(), failing.state, failing.newest))
     }
 }

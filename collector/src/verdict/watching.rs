@@ -1,11 +1,16 @@
-//! The watches over two releases: one per unit, fed with each window once.
+//! The watches over two releases from one end: one per unit, fed with each window once.
 //!
-//! Guarantees: pure. What stands after some windows does not depend on how many were fed at a time, as long as what `take` calls
-//! stale is fed again from the beginning: a caller that is judged alone from now on, and windows of which more came later.
+//! Guarantees: pure. What stands after some windows does not depend on how many were fed at a time, as long as what is
+//! [`stale`](PairWatch::stale) is fed again from the beginning: a caller that is judged alone from now on, and windows of which more
+//! came later. Feeding again may stop after any piece, and goes on from there.
+//!
+//! One file because what is fed for the first time and what is fed again is one state, and must come to the same. Its tests, a
+//! third of it, compare the two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use emberline_model::{Release, time::WINDOW_S};
+use emberline_storage::ServiceName;
 
 use super::{
     VerdictConfig,
@@ -34,6 +39,8 @@ pub(super) struct PairWatch {
     /// Callers that are judged alone.
     apart: BTreeSet<Unit>,
     units: BTreeMap<Unit, UnitWatch>,
+    /// Routes that have to be fed again, and up to where they were.
+    stale: BTreeMap<String, i64>,
     /// Units for which there was no room.
     left_out: usize,
 }
@@ -52,6 +59,7 @@ impl PairWatch {
             callers: BTreeMap::new(),
             apart: BTreeSet::new(),
             units: BTreeMap::new(),
+            stale: BTreeMap::new(),
             left_out: 0,
         }
     }
@@ -72,6 +80,7 @@ impl PairWatch {
             self.callers.retain(|caller, _| routes.contains(&caller.route));
             self.apart.retain(|caller| routes.contains(&caller.route));
             self.units.retain(|unit, _| routes.contains(&unit.route));
+            self.stale.retain(|route, _| routes.contains(route));
         }
         self.routes = routes;
     }
@@ -123,6 +132,18 @@ impl PairWatch {
         self.units.iter()
     }
 
+    /// Services that called.
+    pub(super) fn callers(&self) -> Vec<ServiceName> {
+        let sources = self.callers.keys().filter_map(|caller| caller.source.as_ref());
+        let names: BTreeSet<ServiceName> = sources
+            .map(|source| ServiceName {
+                namespace: source.namespace.clone(),
+                service: source.service.clone(),
+            })
+            .collect();
+        names.into_iter().collect()
+    }
+
     /// Callers on a route that are judged alone.
     pub(super) fn apart(&self, route: &str) -> Vec<Release> {
         let of_route = self.apart.iter().filter(|caller| caller.route == route);
@@ -130,32 +151,44 @@ impl PairWatch {
     }
 
     /// Feeds the windows from where it stands to `to`; `rows` are those from `needed_from` on, and there is room for so many more
-    /// watches. Returns the routes that have to be fed again.
-    pub(super) fn take(&mut self, rows: &Rows, to: i64, room: usize, config: &VerdictConfig) -> BTreeSet<String> {
+    /// watches.
+    pub(super) fn take(&mut self, rows: &Rows, to: i64, room: usize, config: &VerdictConfig) {
         let from = self.fed;
         self.fed = to;
-        self.feed(rows, from, to, None, room, config)
+        for route in self.feed(rows, from, to, None, room, config) {
+            self.forget(route);
+        }
     }
 
-    /// Forgets a route, which is fed again.
-    pub(super) fn forget(&mut self, route: &str) {
+    /// A route that has to be fed again up to where the others stand, and from which second on.
+    pub(super) fn stale(&self) -> Option<(&str, i64)> {
+        self.stale
+            .first_key_value()
+            .map(|(route, from)| (route.as_str(), *from))
+    }
+
+    /// Feeds a stale route with its windows from where it stands to `to`.
+    pub(super) fn feed_again(&mut self, route: &str, rows: &Rows, to: i64, room: usize, config: &VerdictConfig) {
+        let Some(&from) = self.stale.get(route) else {
+            return;
+        };
+        if !self.feed(rows, from, to, Some(route), room, config).is_empty() {
+            self.forget(route.to_owned());
+        } else if to < self.fed {
+            self.stale.insert(route.to_owned(), to);
+        } else {
+            self.stale.remove(route);
+        }
+    }
+
+    /// Forgets a route, which is fed again from the beginning.
+    fn forget(&mut self, route: String) {
         self.callers.retain(|caller, _| caller.route != route);
         self.units.retain(|unit, _| unit.route != route);
+        self.stale.insert(route, self.begin);
     }
 
-    /// Feeds a route that was forgotten with its windows from one second to another, one piece after the other. True when it
-    /// has to be fed again from the beginning.
-    pub(super) fn feed_again(
-        &mut self,
-        route: &str,
-        rows: &Rows,
-        (from, to): (i64, i64),
-        room: usize,
-        config: &VerdictConfig,
-    ) -> bool {
-        !self.feed(rows, from, to, Some(route), room, config).is_empty()
-    }
-
+    /// Returns the routes that have to be fed again.
     fn feed(
         &mut self,
         rows: &Rows,
@@ -166,9 +199,11 @@ impl PairWatch {
         config: &VerdictConfig,
     ) -> BTreeSet<String> {
         let mut stale = BTreeSet::new();
-        let is_wanted = |of: &str| {
-            route.is_none_or(|route| route == of) && self.routes.as_ref().is_none_or(|routes| routes.contains(of))
+        let is_fed = |of: &str| match route {
+            Some(route) => route == of,
+            None => !self.stale.contains_key(of),
         };
+        let is_wanted = |of: &str| is_fed(of) && self.routes.as_ref().is_none_or(|routes| routes.contains(of));
         let mut by_caller: BTreeMap<Unit, BTreeMap<i64, Window>> = BTreeMap::new();
         for (rows, is_candidate) in rows.iter().zip([false, true]) {
             for served in rows.iter().filter(|served| is_wanted(&served.route)) {
@@ -216,7 +251,7 @@ impl PairWatch {
         }
         let (none, empty) = (BTreeMap::new(), Window::default());
         for (unit, watch) in &mut self.units {
-            if stale.contains(&unit.route) || route.is_some_and(|route| route != unit.route) {
+            if stale.contains(&unit.route) || !is_fed(&unit.route) {
                 continue;
             }
             let windows = by_unit.get(unit).unwrap_or(&none);
@@ -242,7 +277,7 @@ impl PairWatch {
 #[cfg(test)]
 mod tests {
     use emberline_analysis::{alert_state::AlertPhase, latency::LatencyOutcome};
-    use emberline_model::Histogram;
+    use emberline_model::{Histogram, Side};
     use proptest::prelude::*;
 
     use super::*;
@@ -279,21 +314,25 @@ mod tests {
         [of(&rows[0]), of(&rows[1])]
     }
 
-    /// Feeds rows as the runner does, what is stale from the beginning.
+    /// Feeds rows as the runner does.
     fn feed(watch: &mut PairWatch, rows: &Rows, to: i64, config: &VerdictConfig) {
         let from = watch.needed_from();
-        for route in watch.take(&between(rows, from, to), to, 1_000, config) {
-            let all = between(rows, watch.begin(), watch.fed());
-            let range = (watch.begin(), watch.fed());
-            watch.forget(&route);
-            while watch.feed_again(&route, &all, range, 1_000, config) {
-                watch.forget(&route);
-            }
-        }
+        watch.take(&between(rows, from, to), to, 1_000, config);
+        while again(watch, rows, i64::MAX, config) {}
+    }
+
+    /// Feeds so many seconds of a stale route again; false when there is none.
+    fn again(watch: &mut PairWatch, rows: &Rows, seconds: i64, config: &VerdictConfig) -> bool {
+        let Some((route, from)) = watch.stale().map(|(route, from)| (route.to_owned(), from)) else {
+            return false;
+        };
+        let to = watch.fed().min(from.saturating_add(seconds));
+        watch.feed_again(&route, &between(rows, from, to), to, 1_000, config);
+        true
     }
 
     fn fresh(config: &VerdictConfig) -> PairWatch {
-        PairWatch::new(0, 10, None, Settings::of(config))
+        PairWatch::new(0, 10, None, Settings::of(config, Side::Server))
     }
 
     fn said(watch: &PairWatch) -> Vec<(Unit, Option<i64>, AlertPhase, u64)> {
@@ -394,6 +433,36 @@ mod tests {
         assert_ne!(said(&lost), said(&other));
     }
 
+    /// A query that failed leaves a route half fed: it is known as stale, the others are not, and it goes on where it stood.
+    #[test]
+    fn a_route_that_was_being_fed_again_goes_on_where_it_stopped() {
+        let config = VerdictConfig::default();
+        let other = |row: Served| Served {
+            route: "/b".into(),
+            ..row
+        };
+        let rows = [windows(2, 0, 60), windows(8, 10, 60)]
+            .map(|of| [of.clone(), of.into_iter().map(other).collect()].concat());
+        // Of one route the newest windows come late.
+        let mut late = rows.clone();
+        late[1].retain(|row| row.window < 300 || row.route == "/b");
+        let (mut watch, mut whole) = (fresh(&config), fresh(&config));
+        feed(&mut watch, &late, 400, &config);
+        feed(&mut whole, &rows, 500, &config);
+        let b = |watch: &PairWatch| said(watch).into_iter().find(|of| of.0.route == "/b");
+        let from = watch.needed_from();
+        watch.take(&between(&rows, from, 410), 410, 1_000, &config);
+        assert_eq!(watch.stale(), Some(("/a", 0)));
+        let before = b(&watch);
+        assert!(again(&mut watch, &rows, 200, &config));
+        assert_eq!(watch.stale(), Some(("/a", 200)), "a piece was fed, then a query fails");
+        assert_eq!(b(&watch), before);
+        while again(&mut watch, &rows, 100, &config) {}
+        feed(&mut watch, &rows, 500, &config);
+        assert_eq!(said(&watch), said(&whole));
+        assert_eq!(said(&watch).len(), 2);
+    }
+
     #[test]
     fn there_are_no_more_watches_than_there_is_room_for() {
         let config = VerdictConfig::default();
@@ -417,6 +486,7 @@ mod tests {
         fn what_is_said_does_not_depend_on_how_many_windows_are_fed_at_a_time(
             rows in prop::collection::vec((0i64..60, prop::option::of("[abc]"), "[xy]", 1u64..12, any::<bool>(), 1u64..9), 0..400),
             at_a_time in 1i64..25,
+            again_at_a_time in 1i64..25,
         ) {
             let row = |(window, source, route, count, _, ms): &(i64, Option<String>, String, u64, bool, u64)| Served {
                 route: route.clone(), ..served(*window * 10, source.as_deref(), *ms, *count)
@@ -428,7 +498,9 @@ mod tests {
             let mut to = 0;
             while to < 60 {
                 to = (to + at_a_time).min(60);
-                feed(&mut often, &rows, to * 10, &config);
+                let from = often.needed_from();
+                often.take(&between(&rows, from, to * 10), to * 10, 1_000, &config);
+                while again(&mut often, &rows, again_at_a_time * 10, &config) {}
             }
             prop_assert_eq!(said(&once), said(&often));
         }

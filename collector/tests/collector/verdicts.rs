@@ -1,7 +1,7 @@
 //! The verdict runner on stored windows: what it alerts on, what it names, and that a restart repeats it.
 
 use crate::support::{
-    ManualClock, Server, T0,
+    ManualClock, Numbers, Server, T0,
     canary::{self, CANARY_STARTS, GUILTY, PLANTED, judge_after, play},
     profile, release, series, window,
 };
@@ -260,6 +260,93 @@ async fn a_slowdown_without_cpu_is_said_to_be_waiting() {
         alerts[0].sentence
     );
     server.stop().await;
+}
+
+/// One window of `pay`, called by `shop`; to v2 the server takes `server_ms` and its caller waits `client_ms` longer. Both releases
+/// take about 150 ms, so what is added is not gross.
+fn edge(number: i64, server_ms: f64, client_ms: f64) -> Vec<emberline_model::WorkloadWindow> {
+    let mut numbers = Numbers(number as u64 * 6_007 + 11);
+    let mut shop = window("shop", "v1", canary::start(number));
+    let mut all = Vec::new();
+    for version in ["v1", "v2"] {
+        if version == "v2" && number < CANARY_STARTS {
+            continue;
+        }
+        let is_new = f64::from(u8::from(version == "v2"));
+        let later = |of: &[u64], ms: f64| -> Vec<u64> { of.iter().map(|ns| ns + (ms * 1e6) as u64).collect() };
+        let taken = later(&numbers.durations(12, 150.0), is_new * server_ms);
+        let mut pay = window("pay", version, canary::start(number));
+        pay.requests = vec![series(Side::Server, "/pay", Some(release("shop", "v1")), &taken)];
+        all.push(pay);
+        let waited = later(&taken, 0.4 + is_new * client_ms);
+        shop.requests
+            .push(series(Side::Client, "/pay", Some(release("pay", version)), &waited));
+    }
+    shop.requests
+        .push(series(Side::Server, "/shop", None, &numbers.durations(20, 400.0)));
+    all.push(shop);
+    all
+}
+
+/// Kinds of the alerts after each of so many windows of an edge, without repetitions, and the last alerts.
+async fn kinds_on_edge(windows: i64, server_ms: f64, client_ms: f64) -> (Vec<Vec<String>>, Vec<Alert>) {
+    let server = Server::start(|_| {}).await;
+    let (mut kinds, mut alerts) = (Vec::new(), Vec::new());
+    for last in 0..windows {
+        server.append(edge(last, server_ms, client_ms)).await;
+        server.store.flush_applied().await.unwrap();
+        alerts = judge_after(&server, &server.collector, last).await;
+        let now: Vec<String> = alerts.iter().map(|alert| alert.kind.clone()).collect();
+        if kinds.last() != Some(&now) {
+            kinds.push(now);
+        }
+    }
+    // Whoever begins now says the same.
+    assert_eq!(fresh_collector(&server).judge_now().await.unwrap(), alerts);
+    server.stop().await;
+    (kinds, alerts)
+}
+
+/// Ten minutes in which callers wait 100 ms longer for v2, which itself does not take longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_callers_wait_longer_is_stated_on_their_side() {
+    let (kinds, alerts) = kinds_on_edge(CANARY_STARTS + 60, 0.0, 100.0).await;
+    assert_eq!(kinds, [vec![], vec!["client_latency"]]);
+    let alert = &alerts[0];
+    assert_eq!(alert.state, AlertStatus::Firing);
+    assert_eq!((alert.service.as_str(), alert.candidate.as_str()), ("pay", "v2"));
+    assert_eq!(alert.source.as_deref(), Some("demo/shop@v1"));
+    assert!(
+        alert
+            .sentence
+            .starts_with("callers of pay wait longer for v2 than for v1 on /pay: p50 "),
+        "{}",
+        alert.sentence
+    );
+    assert!(
+        alert
+            .sentence
+            .ends_with("; pay itself does not take longer: the network, a proxy or queueing"),
+        "{}",
+        alert.sentence
+    );
+    let split = &alert.client_server;
+    assert!((80.0..120.0).contains(&split.client_delta_ms.unwrap()), "{split:?}");
+    assert!(split.server_delta_ms.unwrap().abs() < 20.0, "{split:?}");
+    assert_eq!(alert.function, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_is_slower_is_not_stated_on_both_sides() {
+    let (kinds, alerts) = kinds_on_edge(CANARY_STARTS + 60, 100.0, 0.0).await;
+    assert_eq!(kinds, [vec![], vec!["latency"]]);
+    assert!(alerts[0].client_server.client_delta_ms.unwrap() > 80.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_on_which_nothing_changes_is_silent_from_both_ends() {
+    let (kinds, _) = kinds_on_edge(CANARY_STARTS + 60, 0.0, 0.0).await;
+    assert_eq!(kinds, [Vec::<String>::new()]);
 }
 
 /// Replaces the candidate's guilty stack by addresses.

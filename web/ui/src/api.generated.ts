@@ -36,8 +36,8 @@ export interface Alert {
   function: GuiltyFunction | null;
   /** The functions that changed most, per request. */ functions: FunctionRow[];
   /** Hash of the alert's subject; stable across restarts. */ id: string;
-  /** `latency`: it got slower; `errors`: it fails more often. */ kind: string;
-  /** Quantiles of both releases. */ latency: LatencyEvidence;
+  /** `latency`: it got slower; `client_latency`: its callers wait longer, and not because it got slower; `errors`: it fails more often. */ kind: string;
+  /** Quantiles of both releases; of `client_latency`, as their callers measure them. */ latency: LatencyEvidence;
   /** Whether both releases were live. */ mode: ComparisonMode;
   /** Namespace of the service that changed. */ namespace: string;
   /** When it ended. */ resolved_ms: number | null;
