@@ -82,12 +82,16 @@ outbound:
 /// A proxy's file with only the required keys, plus what is off by default; the defaults are read from it.
 pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
+collector: {endpoint: \"http://a:1\", spool: {directory: d}}
 inbound:
   - listen: 127.0.0.1:1
     to: 127.0.0.1:2
     tls: {cert_file: a, key_file: b, client_ca_file: c}
     filters:
       - rate_limit: {requests: 1}
+      - concurrency_limit: {requests: 1}
+      - rate_limit_service: {address: \"a:1\", domain: d, descriptors: [[{key: a, value: b}, {key: c, header: d}, {key: e, of: path}]]}
+      - ext_authz: {address: \"a:1\"}
       - fault: {delay_ms: 1, status: 400, header: {name: a}}
       - headers: {request: {remove: [a]}}
       - cors: {origins: [\"*\"]}

@@ -260,7 +260,7 @@ pub(super) fn memory<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
 }
 
 pub(super) fn optional_memory<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
-    memory(d).map(|n| Some(n as usize))
+    whole(d, 1 << 20, 1 << 40, "bytes").map(|n| Some(n as usize))
 }
 
 pub(super) fn positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
