@@ -324,7 +324,11 @@ pub(crate) struct LocalBody(Option<Bytes>);
 
 impl LocalBody {
     pub(crate) fn text(text: String) -> LocalBody {
-        LocalBody((!text.is_empty()).then(|| text.into()))
+        LocalBody::bytes(text.into())
+    }
+
+    pub(crate) fn bytes(bytes: Bytes) -> LocalBody {
+        LocalBody((!bytes.is_empty()).then_some(bytes))
     }
 }
 

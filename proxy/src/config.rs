@@ -567,7 +567,9 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         },
     })?;
     let mut config = parse(path, &text)?;
-    if let Some(folder) = path.parent() {
+    // Absolute, so that the same file says the same from every working directory.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Some(folder) = absolute.parent() {
         if let Some(collector) = &mut config.collector {
             collector.tls = collector.tls.in_folder(folder);
             if let Some(spool) = &mut collector.spool {

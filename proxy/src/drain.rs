@@ -161,8 +161,11 @@ impl Draining {
         let mut connection = pin!(connection);
         let flag = Arc::clone(&self.asked);
         {
-            let mut retirement = self.clone();
-            let mut retirement = pin!(retirement.retires());
+            // Boxed, so that the many connections over HTTP/1 do not pay for its size.
+            let mut retirement = matches!(retires, Retires::Stops).then(|| {
+                let mut draining = self.clone();
+                Box::pin(async move { draining.retires().await })
+            });
             let mut is_told = false;
             let mut asked = pin!(self.asked());
             let mut is_registered = false;
@@ -171,7 +174,7 @@ impl Draining {
                 if !is_registered {
                     is_registered = true;
                     let _ = asked.as_mut().poll(cx);
-                    if matches!(retires, Retires::Stops) {
+                    if let Some(retirement) = &mut retirement {
                         let _ = retirement.as_mut().poll(cx);
                     }
                 }
@@ -181,7 +184,11 @@ impl Draining {
                     is_told = true;
                     match retires {
                         Retires::Stops => stops = true,
-                        Retires::Tells(tell) => tell(),
+                        Retires::Tells(tell) => {
+                            tell();
+                            // What woke it used the registration up.
+                            let _ = asked.as_mut().poll(cx);
+                        }
                     }
                 }
                 if stops || flag.is_asked.load(Ordering::Acquire) {

@@ -20,6 +20,7 @@ mod rate_limit;
 mod rate_limit_service;
 pub(crate) mod remote;
 
+use bytes::Bytes;
 use emberline_model::Side;
 use http::{HeaderMap, StatusCode, request, response};
 
@@ -73,7 +74,7 @@ pub(crate) struct Denied {
     /// Added to the response.
     pub(crate) headers: HeaderMap,
     /// In place of the proxy's own sentence, unless empty.
-    pub(crate) body: String,
+    pub(crate) body: Bytes,
 }
 
 impl Refused {

@@ -96,6 +96,10 @@ pub(crate) fn protocol_of(head: &request::Parts) -> Protocol {
     }
 }
 
+/// What lives as long as a request and its response. Boxed: the future of each request has room for it, and few hold anything.
+#[allow(clippy::box_collection, reason = "a third of the size where nothing is held")]
+pub(crate) type Held = Box<Vec<Box<dyn Any + Send + Sync>>>;
+
 /// Follows one request to its record.
 #[derive(Debug)]
 pub(crate) struct Tracker {
@@ -107,7 +111,7 @@ pub(crate) struct Tracker {
     charged: usize,
     stall: Option<Arc<Stall>>,
     /// What filters hold until it is over.
-    held: Option<Box<dyn Any + Send + Sync>>,
+    held: Option<Held>,
     started: Instant,
     sent_upstream: Option<Instant>,
     side: Side,
@@ -317,7 +321,7 @@ impl Tracker {
     }
 
     /// Holds something until it is over.
-    pub(crate) fn hold(&mut self, what: Option<Box<dyn Any + Send + Sync>>) {
+    pub(crate) fn hold(&mut self, what: Option<Held>) {
         self.held = what;
     }
 

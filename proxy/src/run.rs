@@ -171,13 +171,20 @@ impl Proxy {
             chooser,
             take_over,
         } = extensions;
-        let others = match take_over {
-            Some(_) => Neighbours::Leaving,
-            None => Neighbours::None,
+        let state = State::from(&config);
+        if let Some(other) = &take_over {
+            let of_listeners = state.listeners.iter().map(|listener| listener.id.address);
+            other.expect_any(of_listeners.map(|address| address.port()))?;
+        }
+        // Only addresses of the process that is taken over may be shared.
+        let others = |address: SocketAddr| match &take_over {
+            Some(other) if other.listens_on(address.port()) => Neighbours::Leaving,
+            _ => Neighbours::None,
         };
-        let (admin, admin_sockets) = listener::bind(config.admin, 1, others, ("the admin port", "admin"))?;
+        let names_of_admin = ("the admin port", "admin");
+        let (admin, admin_sockets) = listener::bind(config.admin, 1, others(config.admin), names_of_admin)?;
         let (listeners, starts) = Listeners::new(config.workers);
-        let sockets = listeners.bind(&State::from(&config), others)?;
+        let sockets = listeners.bind(&state, others)?;
         let workload = Workload::from(&config.workload);
         let profiler = ProfilerOptions {
             enabled: config.profiler.enabled,

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{Address, ValueMatch, scalar};
 
 /// Headers that belong to the connection, to the message's framing or to the proxy itself.
-const NOT_THEIRS: [HeaderName; 9] = [
+const NOT_THEIRS: [HeaderName; 10] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
+    header::EXPECT,
     header::HOST,
     header::TE,
     header::TRAILER,

@@ -11,7 +11,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,6 +25,9 @@ use super::batch::QueuedBatch;
 const MAGIC: &str = "emberline batch 1";
 /// The longest head: the magic, an id, checksum and length.
 const MOST_HEAD_BYTES: usize = 1024;
+/// Digits of a folder's name, the epoch of its process, and of a file's, its number.
+const EPOCH_DIGITS: usize = 16;
+const NUMBER_DIGITS: usize = 16;
 /// Name of the locked file in each folder.
 const LOCK: &str = "lock";
 /// What a file takes at least.
@@ -35,6 +38,7 @@ const BLOCK_BYTES: u64 = 4096;
 pub(super) struct Spool {
     /// Holds the folders of all processes.
     parent: PathBuf,
+    epoch: u64,
     own: Arc<Folder>,
     next: u64,
 }
@@ -131,7 +135,7 @@ impl Spool {
     /// # Errors
     /// When the folder cannot be made or locked.
     pub(super) fn open(parent: &Path, epoch: u64) -> io::Result<Spool> {
-        let path = parent.join(format!("{epoch:016x}"));
+        let path = parent.join(format!("{epoch:0EPOCH_DIGITS$x}"));
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let own = Arc::new(Folder {
             _lock: lock(&path)?.ok_or(io::ErrorKind::AlreadyExists)?,
@@ -139,6 +143,7 @@ impl Spool {
         });
         Ok(Spool {
             parent: parent.to_owned(),
+            epoch,
             own,
             next: 0,
         })
@@ -149,8 +154,12 @@ impl Spool {
     /// # Errors
     /// When the disk is full or fails; no file is left then.
     pub(super) fn write(&mut self, batch: &QueuedBatch) -> io::Result<Spooled> {
+        if !self.own.path.join(LOCK).exists() {
+            // Somebody removed it.
+            self.own = Spool::open(&self.parent, self.epoch)?.own;
+        }
         self.next += 1;
-        let path = self.own.path.join(format!("{:016}", self.next));
+        let path = self.own.path.join(format!("{:0NUMBER_DIGITS$}", self.next));
         let (id, body) = (&batch.id, &batch.body);
         let head = format!("{MAGIC} {:08x} {} {id}\n", crc32c::crc32c(body), body.len());
         let mut options = OpenOptions::new();
@@ -176,7 +185,7 @@ impl Spool {
             return (found, unreadable);
         };
         for path in folders.flatten().map(|entry| entry.path()) {
-            if path == self.own.path || !path.join(LOCK).is_file() {
+            if path == self.own.path || !is_ours(&path, EPOCH_DIGITS) || !is_file(&path.join(LOCK)) {
                 continue;
             }
             let Ok(Some(lock)) = lock(&path) else { continue };
@@ -221,9 +230,22 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
 /// The files of batches in a folder, in the order they were written.
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?.flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| !path.ends_with(LOCK)).collect();
+    let is_batch = |path: &PathBuf| is_ours(path, NUMBER_DIGITS) && is_file(path);
+    let mut files: Vec<PathBuf> = entries.filter(is_batch).collect();
     files.sort_unstable();
     Ok(files)
+}
+
+/// Whether a name is one that this module gives: so many hexadecimal digits. What else lies in a directory is not touched.
+fn is_ours(path: &Path, digits: usize) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.len() == digits && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && fs::symlink_metadata(path).is_ok_and(|found| !found.is_symlink())
+}
+
+/// True for a file of this user's that is neither a link nor a pipe.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// The id of the batch in a file, and the file's size.

@@ -228,7 +228,7 @@ impl Shared {
             "taking over spooled telemetry of a process that ended"
         );
         let mut inner = self.inner.lock();
-        inner.stats.spool_taken_over += found.len() as u64 + unreadable;
+        inner.stats.spool_taken_over += found.len() as u64;
         let reason = (DropReason::SpoolUnreadable, 0);
         if unreadable > 0 {
             *inner.stats.batches_dropped.entry(reason).or_default() += unreadable;

@@ -29,6 +29,7 @@ use crate::{
     body::{EitherBody, RequestBody},
     budget::Account,
     cluster::UpstreamBody,
+    record::Held,
     server::Caller,
     telemetry::ResponseFlags,
 };
@@ -97,7 +98,7 @@ type Back = Box<dyn FnOnce(&mut Answered) + Send>;
 #[derive(Default)]
 pub(crate) struct WayBack {
     steps: Vec<Back>,
-    held: Vec<Box<dyn Any + Send + Sync>>,
+    held: Option<Held>,
     /// For the record of the request.
     pub(crate) flags: ResponseFlags,
 }
@@ -110,13 +111,12 @@ impl WayBack {
 
     /// Holds something until the response has ended.
     pub(crate) fn hold(&mut self, what: impl Any + Send + Sync) {
-        self.held.push(Box::new(what));
+        self.held.get_or_insert_default().push(Box::new(what));
     }
 
     /// What is to be held from now on by somebody else.
-    pub(crate) fn take_held(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
-        let held = std::mem::take(&mut self.held);
-        (!held.is_empty()).then(|| Box::new(held) as Box<dyn Any + Send + Sync>)
+    pub(crate) fn take_held(&mut self) -> Option<Held> {
+        self.held.take()
     }
 
     /// Takes the response back.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::SET_COOKIE};
 use prost::Message;
 
 /// Method of the authorization service.
@@ -212,6 +212,10 @@ pub(super) fn write(options: &[HeaderValueOption], headers: &mut HeaderMap) {
         };
         let is_there = headers.contains_key(&name);
         match (option.append, option.append_action) {
+            // Its values cannot be joined, so each has a line of its own.
+            _ if name == SET_COOKIE => {
+                headers.append(name, value);
+            }
             (Some(BoolValue { value: true }), _) => {
                 headers.append(name, value);
             }

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use super::{
@@ -43,12 +44,15 @@ pub(crate) struct ExtAuthz {
 
 impl ExtAuthz {
     pub(crate) fn new(config: &ExtAuthzConfig, reach: &Reach<'_>) -> ExtAuthz {
-        let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect();
+        let names = |list: &[String]| -> Vec<HeaderName> { list.iter().filter_map(|name| name.parse().ok()).collect() };
         ExtAuthz {
             remote: Remote::new(&config.address, config.timeout_ms, reach),
             protocol: config.protocol,
             path_prefix: config.path_prefix.clone(),
-            told: names(&config.request_headers),
+            told: names(&config.request_headers)
+                .into_iter()
+                .filter(|name: &HeaderName| may_edit(name))
+                .collect(),
             taken: names(&config.upstream_headers),
             context: config.context.clone().into_iter().collect(),
             allow_on_failure: config.allow_on_failure,
@@ -77,7 +81,11 @@ impl ExtAuthz {
         let denied = answer.denied_response.unwrap_or_default();
         let mut headers = HeaderMap::new();
         write(&denied.headers, &mut headers);
-        Ok(deny(denied.status.unwrap_or_default().code, headers, denied.body))
+        Ok(deny(
+            denied.status.unwrap_or_default().code,
+            headers,
+            denied.body.into(),
+        ))
     }
 
     async fn by_http(&self, asking: Asking<'_>, request: &mut Request<RequestBody>) -> Asked {
@@ -120,8 +128,7 @@ impl ExtAuthz {
         }
         let headers = answer.headers().iter().filter(|(name, _)| may_edit(name));
         let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let body = String::from_utf8_lossy(answer.body()).into_owned();
-        Ok(deny(status.into(), headers, body))
+        Ok(deny(status.into(), headers, answer.into_body()))
     }
 
     fn question(&self, asking: Asking<'_>, request: &Request<RequestBody>) -> CheckRequest {
@@ -189,7 +196,7 @@ fn host(request: &Request<RequestBody>) -> &str {
 }
 
 /// What the caller gets: 403, unless the service says another status of a failure or a redirect.
-fn deny(status: i32, headers: HeaderMap, body: String) -> Flow {
+fn deny(status: i32, headers: HeaderMap, body: Bytes) -> Flow {
     let said = u16::try_from(status).ok().filter(|status| (300..600).contains(status));
     Flow::Deny(Box::new(Denied {
         refused: Refused {
@@ -217,6 +224,10 @@ impl Filter for ExtAuthz {
                 self.counters
                     .filter_failed("ext_authz", self.remote.authority(), &error);
                 if self.allow_on_failure {
+                    // What only the service may say, nobody says.
+                    for name in &self.taken {
+                        request.headers_mut().remove(name);
+                    }
                     Flow::Continue
                 } else {
                     Flow::Answer(Refused::EXT_AUTHZ_UNAVAILABLE)

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, Request};
 
 use super::{
@@ -64,7 +65,9 @@ impl Entry {
     fn of(&self, asking: Asking<'_>, request: &Request<RequestBody>) -> Option<RateLimitEntry> {
         let value = match &self.value {
             Value::Text(text) => text.clone(),
-            Value::Header(name) => request.headers().get(name.as_ref()?)?.to_str().ok()?.to_owned(),
+            Value::Header(name) => {
+                String::from_utf8_lossy(request.headers().get(name.as_ref()?)?.as_bytes()).into_owned()
+            }
             Value::Of(RateLimitValue::RemoteAddress) => asking.caller?.address.to_string(),
             Value::Of(RateLimitValue::Method) => request.method().to_string(),
             Value::Of(RateLimitValue::Path) => request.uri().path().to_owned(),
@@ -133,7 +136,7 @@ impl Filter for RateLimitService {
                 return Flow::Deny(Box::new(Denied {
                     refused: Refused::RATE_LIMITED,
                     headers: of_response.iter().filter_map(EnvoyHeader::parse).collect(),
-                    body: String::new(),
+                    body: Bytes::from_static(b"more requests than the rate limit service allows\n"),
                 }));
             }
             let of_request = answer.request_headers_to_add.iter();

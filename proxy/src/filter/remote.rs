@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The most that is read of an answer.
-const MOST_BYTES: usize = 64 << 10;
+const MOST_BYTES: usize = 1 << 20;
 /// A message's frame in gRPC: whether it is compressed, and its length ("gRPC over HTTP2").
 const FRAME_HEAD_BYTES: usize = 5;
 
@@ -79,7 +79,9 @@ impl Remote {
     /// One exchange over HTTP/1.1.
     pub(crate) async fn exchange(&self, request: Request<RequestBody>) -> Result<Response<Bytes>, Unanswered> {
         let (head, body) = self.send(request, false).await?;
-        Ok(Response::from_parts(head, body.to_bytes()))
+        // The status alone decides; a body that is too long is left out.
+        let body = body.map(Collected::to_bytes).unwrap_or_default();
+        Ok(Response::from_parts(head, body))
     }
 
     /// A unary call of gRPC, `path` being `/package.Service/Method`.
@@ -102,6 +104,7 @@ impl Remote {
         let timeout = format!("{}m", self.limit.as_millis());
         headers.insert("grpc-timeout", value(&timeout)?);
         let (head, body) = self.send(request, true).await?;
+        let body = body?;
         if head.status != StatusCode::OK {
             return Err(Unanswered::Failed(format!("HTTP status {}", head.status.as_u16())));
         }
@@ -112,10 +115,10 @@ impl Remote {
             None => return Err(Unanswered::Failed("not an answer of gRPC".to_owned())),
         }
         let mut body = body.to_bytes();
-        if body.len() < FRAME_HEAD_BYTES || body.get_u8() != 0 {
+        let is_whole = body.len() >= FRAME_HEAD_BYTES && body.get_u8() == 0 && body.get_u32() as usize == body.len();
+        if !is_whole {
             return Err(Unanswered::Failed("a compressed or broken message".to_owned()));
         }
-        body.advance(FRAME_HEAD_BYTES - 1);
         A::decode(body).map_err(|error| Unanswered::Failed(error.to_string()))
     }
 
@@ -128,7 +131,7 @@ impl Remote {
         &self,
         request: Request<RequestBody>,
         is_http2: bool,
-    ) -> Result<(http::response::Parts, Collected<Bytes>), Unanswered> {
+    ) -> Result<(http::response::Parts, Result<Collected<Bytes>, Unanswered>), Unanswered> {
         let call = Call {
             timeouts: &self.timeouts,
             is_http2,
@@ -141,7 +144,7 @@ impl Remote {
             let response = response.map_err(|error| Unanswered::Failed(error.to_string()))?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MOST_BYTES).collect().await;
-            let body = body.map_err(|error| Unanswered::Failed(error.to_string()))?;
+            let body = body.map_err(|error| Unanswered::Failed(error.to_string()));
             Ok((head, body))
         };
         let answered = tokio::time::timeout(self.limit, exchange).await;

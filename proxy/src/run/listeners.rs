@@ -174,7 +174,7 @@ impl Listeners {
     /// # Errors
     ///
     /// If an address is taken or does not belong to this machine. Nothing new is bound then.
-    pub(super) fn bind(&self, state: &State, others: Neighbours) -> Result<Sockets, BindError> {
+    pub(super) fn bind(&self, state: &State, others: impl Fn(SocketAddr) -> Neighbours) -> Result<Sockets, BindError> {
         let going = self.current().filter(|listening| !state.has(listening.id));
         let going: Vec<&Arc<Listening>> = going.chain(&self.draining).filter(|l| l.is_open()).collect();
         let bind = |wanted: &Listener| {
@@ -185,7 +185,7 @@ impl Listeners {
             let neighbours = if going.iter().any(|own| overlap(own.at, address)) {
                 Neighbours::Leaving
             } else {
-                others
+                others(address)
             };
             let services = wanted.services.iter().map(|service| service.cluster.service.as_str());
             let of_outbound = format!("the outbound listener of {}", services.collect::<Vec<_>>().join(", "));

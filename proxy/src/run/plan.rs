@@ -10,7 +10,7 @@ use crate::{
     budget::Budget,
     choose::ChooseCluster,
     cluster::{Cluster, Groups, Http1Options, Upstream},
-    config::{Address, InboundTls, OutboundTls, RuleConfig, TraceConfig},
+    config::{Address, ForwardedMode, InboundTls, OutboundTls, RuleConfig, TraceConfig},
     counters::Counters,
     filter::{
         HeadFilter, Hygiene,
@@ -89,8 +89,14 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         Trace::filter(&parts.trace),
     ];
     let services = listener.services.iter();
-    let is_http =
-        |service: &state::Service| service.hosts.is_some() || !service.routes.is_empty() || !service.rules.is_empty();
+    // Filters and forwarded headers have to hold for everything that passes: nothing may be taken for bytes to relay.
+    let is_http = |service: &state::Service| {
+        service.hosts.is_some()
+            || !service.routes.is_empty()
+            || !service.rules.is_empty()
+            || !service.filters.is_empty()
+            || listener.forwarded != ForwardedMode::Keep
+    };
     Ok(Plan {
         side: listener.id.side,
         protocol: listener.protocol,

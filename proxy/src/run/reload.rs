@@ -289,7 +289,7 @@ impl Reloader {
         let parts = self.parts(&state, reporting);
         let plans = listeners.plan(&state, &parts).map_err(|error| error.to_string())?;
         let sockets = listeners
-            .bind(&state, Neighbours::None)
+            .bind(&state, |_| Neighbours::None)
             .map_err(|error| error.to_string())?;
         let changes = listeners.apply(&state, (plans, sockets), &parts);
         for added in &changes.added {
@@ -362,7 +362,7 @@ pub(super) mod tests {
         let (resolver, _) = Resolver::new(Arc::new(System), Arc::default());
         let (groups, _) = Groups::new(Arc::default());
         let (listeners, mut starts) = Listeners::new(1);
-        let sockets = listeners.bind(&State::from(&config), Neighbours::None).unwrap();
+        let sockets = listeners.bind(&State::from(&config), |_| Neighbours::None).unwrap();
         let reloader = Reloader::new(config, None, &reporting, (resolver, groups, None), (listeners, sockets)).unwrap();
         (reloader, starts.remove(0))
     }

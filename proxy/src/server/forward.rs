@@ -42,6 +42,9 @@ use crate::{
     wire::headers::names_websocket,
 };
 
+/// Bytes of a refusal that a caller of gRPC is told: some read no more than 8 KiB of headers.
+const MOST_GRPC_MESSAGE: usize = 1024;
+
 /// A listener's request path in one worker.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
@@ -358,16 +361,16 @@ impl Carried {
         let Denied { refused, headers, body } = denied;
         self.forwarder.counters.refuse(refused.reason);
         let is_grpc = self.tracker.protocol() == Protocol::Grpc;
-        let message = if body.is_empty() {
-            refused.message()
+        let message = if is_grpc && !body.is_empty() {
+            String::from_utf8_lossy(&body[..body.len().min(MOST_GRPC_MESSAGE)]).into_owned()
         } else {
-            body.clone()
+            refused.message()
         };
         let close = refused.closes();
         let mut response = self.answer(refused.status, refused.reason, refused.flags, message, close);
         if !is_grpc {
             if !body.is_empty() {
-                *response.body_mut() = EitherBody::Ours(LocalBody::text(body));
+                *response.body_mut() = EitherBody::Ours(LocalBody::bytes(body));
             }
             response.headers_mut().extend(headers);
         }

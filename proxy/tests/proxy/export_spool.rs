@@ -183,15 +183,45 @@ fn a_torn_or_foreign_file_is_counted_and_the_others_arrive() {
 }
 
 #[test]
-fn telemetry_waits_in_memory_when_the_disk_refuses_it() {
+fn what_others_keep_in_the_directory_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign = [directory.path().join("dpkg"), elsewhere.path().to_owned()];
+    for folder in &foreign {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("lock"), "").unwrap();
+        fs::write(folder.join("0000000000000001"), "precious").unwrap();
+    }
+    std::os::unix::fs::symlink(elsewhere.path(), directory.path().join("00000000000000aa")).unwrap();
     let collector = FakeCollector::start();
-    let sender = Sender::start(spooling(collector.url(), &directory.path().join("spool"), 64 << 20));
-    fs::remove_dir_all(directory.path().join("spool")).unwrap();
+    let sender = Sender::start(spooling(collector.url(), directory.path(), 64 << 20));
     sender.record(3);
     sender.pass_window();
     eventually("it arrives", || collector.book.requests() == 3);
-    assert!(sender.handle.stats().spool_errors > 0);
+    assert_eq!(sender.handle.stats().spool_taken_over, 0);
+    for folder in &foreign {
+        assert_eq!(fs::read_to_string(folder.join("0000000000000001")).unwrap(), "precious");
+    }
+}
+
+#[test]
+fn telemetry_waits_in_memory_while_the_disk_refuses_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().join("spool");
+    let collector = FakeCollector::start();
+    let sender = Sender::start(spooling(collector.url(), &spool, 64 << 20));
+    fs::remove_dir_all(&spool).unwrap();
+    fs::write(&spool, "no directory").unwrap();
+    sender.record(3);
+    sender.pass_window();
+    eventually("it arrives", || collector.book.requests() == 3);
+    let errors = sender.handle.stats().spool_errors;
+    assert!(errors > 0);
+    fs::remove_file(&spool).unwrap();
+    sender.record(4);
+    sender.pass_window();
+    eventually("that, too", || collector.book.requests() == 7);
+    assert_eq!(sender.handle.stats().spool_errors, errors, "it is written again");
 }
 
 #[test]

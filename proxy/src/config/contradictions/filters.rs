@@ -146,19 +146,20 @@ fn of_ext_authz(config: &ExtAuthzConfig, say: &mut impl FnMut(&str, String)) {
         let message = format!("`path_prefix: {}` must begin with `/`", config.path_prefix);
         say(".ext_authz.path_prefix", message);
     }
-    for (at, name) in config.request_headers.iter().enumerate() {
-        if let Err(message) = name_of(name) {
-            say(&format!(".ext_authz.request_headers[{at}]"), message);
-        }
-    }
-    for (at, name) in config.upstream_headers.iter().enumerate() {
-        match name_of(name) {
-            Err(message) => say(&format!(".ext_authz.upstream_headers[{at}]"), message),
-            Ok(parsed) if !may_edit(&parsed) => {
-                let message = format!("`{parsed}` cannot be edited: it belongs to the connection or to the proxy");
-                say(&format!(".ext_authz.upstream_headers[{at}]"), message);
+    for (key, list) in [
+        ("request_headers", &config.request_headers),
+        ("upstream_headers", &config.upstream_headers),
+    ] {
+        for (at, name) in list.iter().enumerate() {
+            match name_of(name) {
+                Err(message) => say(&format!(".ext_authz.{key}[{at}]"), message),
+                Ok(parsed) if !may_edit(&parsed) => {
+                    let message =
+                        format!("`{parsed}` cannot be passed on: it belongs to the connection or to the proxy");
+                    say(&format!(".ext_authz.{key}[{at}]"), message);
+                }
+                Ok(_) => {}
             }
-            Ok(_) => {}
         }
     }
 }

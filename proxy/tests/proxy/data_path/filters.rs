@@ -350,6 +350,23 @@ fn no_chunk_passes_a_filter_twice_whoever_waits() {
 }
 
 #[test]
+fn what_is_no_http_does_not_get_past_filters_as_bytes() {
+    block_on(async {
+        let app = App::named("shop").await;
+        for more in [", filters: [{fault: {status: 503}}]", ", forwarded: replace"] {
+            let proxy = inbound("shop", "", app.address, more);
+            let listen = proxy.addresses().inbound[0];
+            for bytes in [" GET /x HTTP/1.1\r\nhost: a\r\n\r\n", "GET /x\r\n\r\n"] {
+                let answer = send_raw(listen, bytes.as_bytes()).await;
+                assert!(answer.starts_with("HTTP/1.1 400 "), "{more} {bytes:?}: {answer}");
+            }
+            stop(proxy).await;
+        }
+        assert_eq!(app.requests(), 0);
+    });
+}
+
+#[test]
 fn what_a_filter_cannot_do_is_said_with_its_line() {
     use emberline_proxy::config;
     let text = |filters: &str| {
@@ -411,7 +428,11 @@ fn what_a_filter_cannot_do_is_said_with_its_line() {
         ),
         (
             "{ext_authz: {address: 'a:1', protocol: http, upstream_headers: [content-length]}}",
-            "`content-length` cannot be edited",
+            "`content-length` cannot be passed on",
+        ),
+        (
+            "{ext_authz: {address: 'a:1', protocol: http, request_headers: [transfer-encoding]}}",
+            "`transfer-encoding` cannot be passed on",
         ),
         (
             "{ext_authz: {address: 'a:1', timeout_ms: 0}}",

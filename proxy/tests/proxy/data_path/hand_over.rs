@@ -233,6 +233,44 @@ fn a_second_signal_ends_a_process_that_was_handed_over() {
 }
 
 #[test]
+fn a_proxy_that_listens_elsewhere_is_not_taken_over_and_no_address_of_others_is_shared() {
+    block_on(async {
+        let app = App::named("one").await;
+        let text = |admin: SocketAddr, listen: &[SocketAddr]| {
+            let entries: Vec<String> = listen
+                .iter()
+                .map(|at| format!("{{listen: {at}, to: {}}}", app.address))
+                .collect();
+            format!(
+                "workload: {{service: cart, version: v1}}\nadmin: {admin}\ninbound: [{}]\n",
+                entries.join(", ")
+            )
+        };
+        let (one, other, new) = (nobody().await, nobody().await, nobody().await);
+        let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let first = run_with(folders[0].path(), &text(nobody().await, &[one]), "", "");
+        let second = run_with(folders[1].path(), &text(nobody().await, &[other]), "", "");
+        let fails = async |listen: &[SocketAddr], expected: &str| {
+            let path = folders[2].path().join("proxy.yaml");
+            std::fs::write(&path, text(nobody().await, listen)).unwrap();
+            let output = Command::new(PROGRAM)
+                .args(["--config".as_ref(), path.as_os_str()])
+                .arg(format!("--take-over={}", first.child.id()))
+                .output()
+                .unwrap();
+            let words = String::from_utf8_lossy(&output.stderr);
+            assert!(words.contains(expected), "{words}");
+        };
+        fails(&[new], "listens on no address of this configuration").await;
+        fails(&[one, other], "is in use by another process").await;
+        for at in [one, other] {
+            assert_eq!(status(&get(at, "/").await.0), 200);
+        }
+        drop((first, second));
+    });
+}
+
+#[test]
 fn only_a_proxy_can_be_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("proxy.yaml");
@@ -245,7 +283,7 @@ fn only_a_proxy_can_be_taken_over() {
             .unwrap();
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(
-            words.contains(&format!("no emberline-proxy runs as process {pid}")),
+            words.contains(&format!("no emberline-proxy that can hand over runs as process {pid}")),
             "{words}"
         );
         assert_eq!(output.status.code(), Some(1));
