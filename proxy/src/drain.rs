@@ -20,6 +20,8 @@ use std::{
 
 use tokio::sync::watch;
 
+use crate::budget::Guard;
+
 /// How far the end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
@@ -104,7 +106,7 @@ pub(crate) enum Retires<'a> {
     /// It stops.
     Stops,
     /// It is told so, at its next turn, and goes on until it stops by itself.
-    Tells(&'a (dyn Fn() + Sync)),
+    Tells(&'a Guard),
 }
 
 impl Asked {
@@ -184,8 +186,8 @@ impl Draining {
                     is_told = true;
                     match retires {
                         Retires::Stops => stops = true,
-                        Retires::Tells(tell) => {
-                            tell();
+                        Retires::Tells(guard) => {
+                            guard.retire();
                             // What woke it used the registration up.
                             let _ = asked.as_mut().poll(cx);
                         }
@@ -251,12 +253,14 @@ mod tests {
                 let never = None::<Pin<Box<std::future::Pending<()>>>>;
                 let quiet = |_| std::future::ready(());
                 let stop = |_: Pin<&mut _>| told.send(()).unwrap();
+                let guard = Guard::for_test();
                 let retires = if can_tell {
                     Retires::Stops
                 } else {
-                    Retires::Tells(&|| {})
+                    Retires::Tells(&guard)
                 };
                 draining.run(connection, retires, never, quiet, stop).await;
+                assert_ne!(guard.is_retiring(), can_tell);
             })
         };
         let drain = Drain::new();

@@ -237,10 +237,9 @@ impl HttpSettings {
             handler.handle(&caller, request).map(Ok::<_, Infallible>)
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let tell = || guard.retire();
         let serving = draining.run(
             connection,
-            Retires::Tells(&tell),
+            Retires::Tells(&guard),
             self.aged(),
             |_| ready(()),
             |c| c.graceful_shutdown(),

@@ -48,14 +48,17 @@ pub(super) struct Spool {
 struct Folder {
     path: PathBuf,
     /// Locked as long as it is open.
-    _lock: File,
+    lock: File,
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         // Removed only if it is empty: what is left is for the next process.
         let is_empty = files(&self.path).is_ok_and(|files| files.is_empty());
-        if is_empty && fs::remove_file(self.path.join(LOCK)).is_ok() {
+        // Somebody may have removed it, and another one of the same name made since.
+        let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|found| found.ino()).ok();
+        let is_own = inode(self.lock.metadata()) == inode(fs::symlink_metadata(self.path.join(LOCK)));
+        if is_empty && is_own && fs::remove_file(self.path.join(LOCK)).is_ok() {
             let _ = fs::remove_dir(&self.path);
         }
     }
@@ -138,7 +141,7 @@ impl Spool {
         let path = parent.join(format!("{epoch:0EPOCH_DIGITS$x}"));
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let own = Arc::new(Folder {
-            _lock: lock(&path)?.ok_or(io::ErrorKind::AlreadyExists)?,
+            lock: lock(&path)?.ok_or(io::ErrorKind::AlreadyExists)?,
             path,
         });
         Ok(Spool {
@@ -189,7 +192,7 @@ impl Spool {
                 continue;
             }
             let Ok(Some(lock)) = lock(&path) else { continue };
-            let folder = Arc::new(Folder { path, _lock: lock });
+            let folder = Arc::new(Folder { path, lock });
             for path in files(&folder.path).unwrap_or_default() {
                 match read_head(&path) {
                     Ok((id, bytes)) => found.push(Spooled {
