@@ -381,7 +381,8 @@ fn paths(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>) {
             }
         }
         serde_json::Value::Array(elements) => {
-            let path = format!("{}[].", path.trim_end_matches('.'));
+            // A list of lists is described once, by its elements.
+            let path = format!("{}[].", path.trim_end_matches('.').trim_end_matches("[]"));
             elements.iter().for_each(|element| paths(element, &path, found));
         }
         _ => {}
