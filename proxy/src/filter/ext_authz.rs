@@ -7,7 +7,7 @@
 //!
 //! Wrong on purpose: bodies are not sent along, and metadata and query parameters of the answer are not used.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
@@ -24,7 +24,6 @@ use super::{
 use crate::{
     body::RequestBody,
     config::{ExtAuthzConfig, ExtAuthzProtocol, may_edit},
-    counters::Counters,
 };
 
 /// Asks for each request.
@@ -37,26 +36,23 @@ pub(crate) struct ExtAuthz {
     told: Vec<HeaderName>,
     /// Of its answers, towards the endpoint, over HTTP.
     taken: Vec<HeaderName>,
-    context: std::collections::HashMap<String, String>,
-    allow_on_failure: bool,
-    counters: Arc<Counters>,
+    context: HashMap<String, String>,
 }
 
 impl ExtAuthz {
     pub(crate) fn new(config: &ExtAuthzConfig, reach: &Reach<'_>) -> ExtAuthz {
-        let names = |list: &[String]| -> Vec<HeaderName> { list.iter().filter_map(|name| name.parse().ok()).collect() };
+        let names = |list: &[String]| {
+            let names = list.iter().filter_map(|name| name.parse().ok());
+            names.filter(may_edit).collect()
+        };
+        let on_failure = (!config.allow_on_failure).then_some(Refused::EXT_AUTHZ_UNAVAILABLE);
         ExtAuthz {
-            remote: Remote::new(&config.address, config.timeout_ms, reach),
+            remote: Remote::new("ext_authz", (&config.address, config.timeout_ms), on_failure, reach),
             protocol: config.protocol,
             path_prefix: config.path_prefix.clone(),
-            told: names(&config.request_headers)
-                .into_iter()
-                .filter(|name: &HeaderName| may_edit(name))
-                .collect(),
+            told: names(&config.request_headers),
             taken: names(&config.upstream_headers),
             context: config.context.clone().into_iter().collect(),
-            allow_on_failure: config.allow_on_failure,
-            counters: Arc::clone(reach.budget.counters()),
         }
     }
 
@@ -89,10 +85,9 @@ impl ExtAuthz {
     }
 
     async fn by_http(&self, asking: Asking<'_>, request: &mut Request<RequestBody>) -> Asked {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let mut question = Request::new(RequestBody::empty());
         *question.method_mut() = request.method().clone();
-        let path = format!("{}{path}", self.path_prefix);
+        let path = format!("{}{}", self.path_prefix, path(request));
         // In origin form, so that the caller's host stays.
         *question.uri_mut() = path
             .parse()
@@ -133,7 +128,7 @@ impl ExtAuthz {
 
     fn question(&self, asking: Asking<'_>, request: &Request<RequestBody>) -> CheckRequest {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let mut headers = std::collections::HashMap::new();
+        let mut headers = HashMap::new();
         for name in request.headers().keys() {
             let values: Vec<String> = request.headers().get_all(name).iter().map(text).collect();
             headers.insert(name.as_str().to_owned(), values.join(","));
@@ -157,11 +152,7 @@ impl ExtAuthz {
             id: request.headers().get("x-request-id").map(text).unwrap_or_default(),
             method: request.method().to_string(),
             headers,
-            path: request
-                .uri()
-                .path_and_query()
-                .map_or("/", |path| path.as_str())
-                .to_owned(),
+            path: path(request).to_owned(),
             host: host(request).to_owned(),
             scheme: if caller.is_some_and(|caller| caller.is_tls) {
                 "https"
@@ -188,6 +179,11 @@ impl ExtAuthz {
 }
 
 type Asked = Result<Flow, Unanswered>;
+
+/// With its query.
+fn path(request: &Request<RequestBody>) -> &str {
+    request.uri().path_and_query().map_or("/", |path| path.as_str())
+}
 
 fn host(request: &Request<RequestBody>) -> &str {
     let of_header = || request.headers().get(header::HOST)?.to_str().ok();
@@ -221,17 +217,11 @@ impl Filter for ExtAuthz {
                 ExtAuthzProtocol::Http => self.by_http(asking, request).await,
             };
             asked.unwrap_or_else(|error| {
-                self.counters
-                    .filter_failed("ext_authz", self.remote.authority(), &error);
-                if self.allow_on_failure {
-                    // What only the service may say, nobody says.
-                    for name in &self.taken {
-                        request.headers_mut().remove(name);
-                    }
-                    Flow::Continue
-                } else {
-                    Flow::Answer(Refused::EXT_AUTHZ_UNAVAILABLE)
+                // What only the service may say, nobody says.
+                for name in &self.taken {
+                    request.headers_mut().remove(name);
                 }
+                self.remote.without_answer(&error)
             })
         })
     }

@@ -4,8 +4,6 @@
 //!
 //! Source: Envoy's API v3 (`envoy.service.ratelimit.v3`).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderName, Request};
 
@@ -21,7 +19,6 @@ use super::{
 use crate::{
     body::RequestBody,
     config::{RateLimitEntryConfig, RateLimitServiceConfig, RateLimitValue},
-    counters::Counters,
 };
 
 /// Asks for each request.
@@ -30,8 +27,6 @@ pub(crate) struct RateLimitService {
     remote: Remote,
     domain: String,
     descriptors: Vec<Vec<Entry>>,
-    allow_on_failure: bool,
-    counters: Arc<Counters>,
 }
 
 /// One part of a descriptor.
@@ -82,12 +77,12 @@ impl Entry {
 impl RateLimitService {
     pub(crate) fn new(config: &RateLimitServiceConfig, reach: &Reach<'_>) -> RateLimitService {
         let entries = |list: &Vec<RateLimitEntryConfig>| list.iter().map(Entry::new).collect();
+        let on_failure = (!config.allow_on_failure).then_some(Refused::RATE_LIMIT_UNAVAILABLE);
+        let place = (&config.address, config.timeout_ms);
         RateLimitService {
-            remote: Remote::new(&config.address, config.timeout_ms, reach),
+            remote: Remote::new("rate_limit_service", place, on_failure, reach),
             domain: config.domain.clone(),
             descriptors: config.descriptors.iter().map(entries).collect(),
-            allow_on_failure: config.allow_on_failure,
-            counters: Arc::clone(reach.budget.counters()),
         }
     }
 }
@@ -121,15 +116,7 @@ impl Filter for RateLimitService {
                 .await;
             let answer = match asked {
                 Ok(answer) => answer,
-                Err(error) => {
-                    self.counters
-                        .filter_failed("rate_limit_service", self.remote.authority(), &error);
-                    return if self.allow_on_failure {
-                        Flow::Continue
-                    } else {
-                        Flow::Answer(Refused::RATE_LIMIT_UNAVAILABLE)
-                    };
-                }
+                Err(error) => return self.remote.without_answer(&error),
             };
             let of_response = answer.response_headers_to_add;
             if answer.overall_code == OVER_LIMIT {

@@ -3,26 +3,33 @@
 //! Guarantees: an answer takes at most the filter's time and [`MOST_BYTES`]; connections are pooled like those to any
 //! endpoint and belong to the filter, in one worker, so a plan that is replaced takes its own along.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Collected, Limited};
+use bytes::Bytes;
+use emberline_model::RawCodec;
+use http::{Request, Response, uri::PathAndQuery};
+use http_body_util::{BodyExt, Limited};
 use prost::Message;
+use tonic::{body::Body, client::Grpc};
+use tower::Service;
 
+use super::{Refused, chain::Flow};
 use crate::{
     body::RequestBody,
     budget::Budget,
-    cluster::{Call, Cluster, Group, Http1Options, Sharing, Upstream, Watch},
+    cluster::{Call, Cluster, Group, Http1Options, Sharing, Upstream, UpstreamBody, UpstreamError, Watch},
     config::{Address, Timeouts},
-    grpc,
+    counters::Counters,
     resolve::Resolver,
 };
 
 /// The most that is read of an answer.
 const MOST_BYTES: usize = 1 << 20;
-/// A message's frame in gRPC: whether it is compressed, and its length ("gRPC over HTTP2").
-const FRAME_HEAD_BYTES: usize = 5;
 
 /// How services are reached.
 #[derive(Clone, Copy)]
@@ -45,17 +52,29 @@ pub(crate) enum Unanswered {
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Remote {
+    /// Which filter asks, in metrics and the log.
+    filter: &'static str,
     cluster: Cluster,
     timeouts: Timeouts,
     limit: Duration,
     authority: String,
+    /// What requests are answered when it does not respond; `None` lets them pass.
+    on_failure: Option<Refused>,
+    counters: Arc<Counters>,
 }
 
 impl Remote {
-    pub(crate) fn new(address: &Address, timeout_ms: u64, reach: &Reach<'_>) -> Remote {
-        let group = Group::new("", None, Watch::default(), reach.budget.counters());
+    pub(crate) fn new(
+        filter: &'static str,
+        (address, timeout_ms): (&Address, u64),
+        on_failure: Option<Refused>,
+        reach: &Reach<'_>,
+    ) -> Remote {
+        let counters = Arc::clone(reach.budget.counters());
+        let group = Group::new("", None, Watch::default(), &counters);
         let upstream = Upstream::new(address, reach.options, &group, (reach.budget, reach.resolver));
         Remote {
+            filter,
             cluster: Cluster::new([(upstream, 1)], Sharing::default()),
             timeouts: Timeouts {
                 connect_ms: timeout_ms,
@@ -64,11 +83,15 @@ impl Remote {
             },
             limit: Duration::from_millis(timeout_ms),
             authority: address.to_string(),
+            on_failure,
+            counters,
         }
     }
 
-    pub(crate) fn authority(&self) -> &str {
-        &self.authority
+    /// What becomes of a request when there is no answer.
+    pub(crate) fn without_answer(&self, why: &Unanswered) -> Flow {
+        self.counters.filter_failed(self.filter, &self.authority, why);
+        self.on_failure.map_or(Flow::Continue, Flow::Answer)
     }
 
     /// Closes connections that were idle for too long.
@@ -76,12 +99,18 @@ impl Remote {
         self.cluster.sweep();
     }
 
-    /// One exchange over HTTP/1.1.
+    /// One exchange over HTTP/1.1. The status decides: a body that is too long or breaks off is left out.
     pub(crate) async fn exchange(&self, request: Request<RequestBody>) -> Result<Response<Bytes>, Unanswered> {
-        let (head, body) = self.send(request, false).await?;
-        // The status alone decides; a body that is too long is left out.
-        let body = body.map(Collected::to_bytes).unwrap_or_default();
-        Ok(Response::from_parts(head, body))
+        let exchange = async {
+            let response = self.send(request, false).await;
+            let (head, body) = response
+                .map_err(|error| Unanswered::Failed(error.to_string()))?
+                .into_parts();
+            let body = Limited::new(body, MOST_BYTES).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            Ok(Response::from_parts(head, body))
+        };
+        self.in_time(exchange).await
     }
 
     /// A unary call of gRPC, `path` being `/package.Service/Method`.
@@ -90,73 +119,52 @@ impl Remote {
         path: &'static str,
         question: &impl Message,
     ) -> Result<A, Unanswered> {
-        let length = question.encoded_len();
-        let mut frame = BytesMut::with_capacity(FRAME_HEAD_BYTES + length);
-        frame.put_u8(0);
-        frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-        question.encode_raw(&mut frame);
-        let mut request = Request::new(RequestBody::from(frame.freeze()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri(path)?;
-        let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        let timeout = format!("{}m", self.limit.as_millis());
-        headers.insert("grpc-timeout", value(&timeout)?);
-        let (head, body) = self.send(request, true).await?;
-        let body = body?;
-        if head.status != StatusCode::OK {
-            return Err(Unanswered::Failed(format!("HTTP status {}", head.status.as_u16())));
-        }
-        let end = body.trailers().unwrap_or(&head.headers);
-        match grpc::status(end) {
-            Some(0) => {}
-            Some(status) => return Err(failed(status, end)),
-            None => return Err(Unanswered::Failed("not an answer of gRPC".to_owned())),
-        }
-        let mut body = body.to_bytes();
-        let is_whole = body.len() >= FRAME_HEAD_BYTES && body.get_u8() == 0 && body.get_u32() as usize == body.len();
-        if !is_whole {
-            return Err(Unanswered::Failed("a compressed or broken message".to_owned()));
-        }
-        A::decode(body).map_err(|error| Unanswered::Failed(error.to_string()))
-    }
-
-    fn uri(&self, path: &str) -> Result<Uri, Unanswered> {
-        let uri = format!("http://{}{path}", self.authority).parse();
-        uri.map_err(|error| Unanswered::Failed(format!("{path}: {error}")))
+        let origin = format!("http://{}", self.authority).parse();
+        let origin = origin.map_err(|error: http::uri::InvalidUri| Unanswered::Failed(error.to_string()))?;
+        let mut grpc = Grpc::with_origin(self, origin).max_decoding_message_size(MOST_BYTES);
+        let mut request = tonic::Request::new(Bytes::from(question.encode_to_vec()));
+        request.set_timeout(self.limit);
+        let call = async {
+            let answered = grpc.unary(request, PathAndQuery::from_static(path), RawCodec).await;
+            let failed = |status: tonic::Status| {
+                Unanswered::Failed(format!("gRPC status {:?}: {}", status.code(), status.message()))
+            };
+            A::decode(answered.map_err(failed)?.into_inner()).map_err(|error| Unanswered::Failed(error.to_string()))
+        };
+        self.in_time(call).await
     }
 
     async fn send(
         &self,
         request: Request<RequestBody>,
         is_http2: bool,
-    ) -> Result<(http::response::Parts, Result<Collected<Bytes>, Unanswered>), Unanswered> {
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let call = Call {
             timeouts: &self.timeouts,
             is_http2,
             key: None,
             retries: None,
         };
-        let mut request = Some(request);
-        let exchange = async {
-            let response = self.cluster.send(&mut request, call, |_| {}).await;
-            let response = response.map_err(|error| Unanswered::Failed(error.to_string()))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, MOST_BYTES).collect().await;
-            let body = body.map_err(|error| Unanswered::Failed(error.to_string()));
-            Ok((head, body))
-        };
-        let answered = tokio::time::timeout(self.limit, exchange).await;
+        self.cluster.send(&mut Some(request), call, |_| {}).await
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Unanswered>>) -> Result<T, Unanswered> {
+        let answered = tokio::time::timeout(self.limit, answer).await;
         answered.unwrap_or(Err(Unanswered::Late(self.limit)))
     }
 }
 
-fn value(text: &str) -> Result<HeaderValue, Unanswered> {
-    HeaderValue::from_str(text).map_err(|error| Unanswered::Failed(error.to_string()))
-}
+/// What the gRPC client sends its requests through.
+impl<'a> Service<Request<Body>> for &'a Remote {
+    type Response = Response<UpstreamBody>;
+    type Error = UpstreamError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, UpstreamError>> + Send + 'a>>;
 
-fn failed(status: u16, headers: &HeaderMap) -> Unanswered {
-    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok());
-    Unanswered::Failed(format!("gRPC status {status}: {}", message.unwrap_or("no message")))
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.send(request.map(RequestBody::stream), true))
+    }
 }
