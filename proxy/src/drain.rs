@@ -34,7 +34,7 @@ enum Stage {
 
 /// What was asked for, for those who look at it at every poll.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
+struct Asked {
     is_retiring: AtomicBool,
     is_asked: AtomicBool,
     /// Milliseconds until connections that have not stopped are cut off.
@@ -109,27 +109,15 @@ pub(crate) enum Retires<'a> {
     Tells(&'a Guard),
 }
 
-impl Asked {
-    /// True when callers should go elsewhere, or everybody is to stop.
-    pub(crate) fn is_retiring(&self) -> bool {
-        self.is_retiring.load(Ordering::Acquire) || self.is_asked.load(Ordering::Acquire)
-    }
-}
-
 impl Draining {
     /// True once a stop was requested.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.is_asked.load(Ordering::Acquire)
     }
 
-    /// True once callers should go elsewhere.
+    /// True once callers should go elsewhere, or a stop was requested.
     pub(crate) fn is_retiring(&self) -> bool {
-        self.asked.is_retiring()
-    }
-
-    /// What was asked for, without being one who is waited for.
-    pub(crate) fn shared(&self) -> &Arc<Asked> {
-        &self.asked
+        self.asked.is_retiring.load(Ordering::Acquire) || self.is_asked()
     }
 
     /// How long those who are asked have.

@@ -82,5 +82,7 @@ pub use embed::{Client, ClientBody, ClientError, Mesh, MeshBuilder, MeshError, S
 pub use emberline_client::Tls;
 pub use emberline_model::Workload;
 pub use reporting::ProfilerOptions;
-pub use run::{Addresses, BindError, Extensions, NoProxy, OtherProcess, Proxy, Reloaded, StartError, StopReport};
+pub use run::{
+    Addresses, BindError, Extensions, HAND_OVER, NoProxy, OtherProcess, Proxy, Reloaded, StartError, StopReport,
+};
 pub use stop::{stdin_closed, stop_requested};

@@ -77,10 +77,29 @@ pub(crate) enum Neighbours {
     Leaving,
 }
 
-/// Opens `count` sockets on one address, at least one, and says which address that is.
+/// Opens a socket, and says on which address.
 ///
 /// # Errors
 /// When the address is taken or not of this machine; the message names `what` and `setting`.
+pub(crate) fn bind_one(
+    address: SocketAddr,
+    neighbours: Neighbours,
+    (what, setting): (&str, &'static str),
+) -> Result<(SocketAddr, StdTcpListener), BindError> {
+    first(address, neighbours).map_err(|error| named(error, address, what, setting))
+}
+
+/// A socket that does not share finds out whether anybody else is there. It shares from then on: with those of the other
+/// workers, and with those of a listener that takes its place, here or in another process of this user.
+fn first(address: SocketAddr, neighbours: Neighbours) -> io::Result<(SocketAddr, StdTcpListener)> {
+    let socket = listen(open(address, neighbours == Neighbours::Leaving)?)?;
+    Ok((socket.local_addr()?, socket))
+}
+
+/// Opens `count` sockets on one address, at least one, and says which address that is.
+///
+/// # Errors
+/// As [`bind_one`].
 pub(crate) fn bind(
     address: SocketAddr,
     count: usize,
@@ -88,10 +107,7 @@ pub(crate) fn bind(
     (what, setting): (&str, &'static str),
 ) -> Result<(SocketAddr, Vec<StdTcpListener>), BindError> {
     let opened = || -> io::Result<_> {
-        // A socket that does not share finds out whether anybody else is there. It shares from then on: with those of the
-        // other workers, and with those of a listener that takes its place, here or in another process of this user.
-        let first = listen(open(address, neighbours == Neighbours::Leaving)?)?;
-        let at = first.local_addr()?;
+        let (at, first) = first(address, neighbours)?;
         let others = (1..count).map(|_| listen(open(at, true)?));
         let all: io::Result<_> = std::iter::once(Ok(first)).chain(others).collect();
         Ok((at, all?))

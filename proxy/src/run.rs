@@ -44,7 +44,7 @@ use crate::{
     route::DuplicateTemplate,
     state::State,
 };
-pub use hand_over::{NoProxy, OtherProcess};
+pub use hand_over::{HAND_OVER, NoProxy, OtherProcess};
 use listeners::Listeners;
 use plan::PlanError;
 pub use reload::Reloaded;
@@ -182,7 +182,7 @@ impl Proxy {
             _ => Neighbours::None,
         };
         let names_of_admin = ("the admin port", "admin");
-        let (admin, admin_sockets) = listener::bind(config.admin, 1, others(config.admin), names_of_admin)?;
+        let (admin, admin_socket) = listener::bind_one(config.admin, others(config.admin), names_of_admin)?;
         let (listeners, starts) = Listeners::new(config.workers);
         let sockets = listeners.bind(&state, others)?;
         let workload = Workload::from(&config.workload);
@@ -225,7 +225,7 @@ impl Proxy {
         let (end_admin, admin_ends) = watch::channel(false);
         let (admin_leaves, leaves) = watch::channel(false);
         let admin_thread = admin::start(
-            admin_sockets,
+            admin_socket,
             Arc::clone(&shared),
             (lookups, to_check),
             (leaves, admin_ends),

@@ -313,11 +313,11 @@ impl HttpSettings {
             .connection_age_ms
             .map_or(Duration::ZERO, Duration::from_millis);
         // Some clients give up what they have in flight at a GOAWAY, whatever it says (`findings/httpx-and-undici-…`).
-        let asked = Arc::clone(draining.shared());
+        let leaving = draining.clone();
         let quiet = |limit: Option<Duration>| {
             let most = match limit {
                 Some(limit) => limit / 2,
-                None if asked.is_retiring() => QUIET_WHEN_RETIRING,
+                None if leaving.is_retiring() => QUIET_WHEN_RETIRING,
                 None => age / 10,
             };
             no_requests(&guard, most)

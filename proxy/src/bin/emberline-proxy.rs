@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use emberline_proxy::{Extensions, OtherProcess, Proxy, Reloaded, config, stdin_closed};
+use emberline_proxy::{Extensions, HAND_OVER, OtherProcess, Proxy, Reloaded, config, stdin_closed};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -70,7 +70,7 @@ fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
-            signal(SignalKind::user_defined2())?,
+            signal(SignalKind::from_raw(HAND_OVER))?,
         ))
     })?;
     let extensions = Extensions {

@@ -180,7 +180,7 @@ impl Spool {
         })
     }
 
-    /// Takes over what ended processes left, oldest first, and says how many files were no batches; those are removed.
+    /// Takes over what ended processes left, that of each oldest first, and says how many files were no batches; those are removed.
     /// A folder that cannot be read is left for the next look.
     pub(super) fn take_over(&self) -> (Vec<Spooled>, u64) {
         let (mut found, mut unreadable) = (Vec::new(), 0);

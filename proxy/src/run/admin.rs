@@ -52,7 +52,7 @@ const HEAD_BYTES: usize = 16 << 10;
 
 /// Starts the thread.
 pub(super) fn start(
-    sockets: Vec<StdTcpListener>,
+    socket: StdTcpListener,
     shared: Arc<Shared>,
     (lookups, to_check): (Lookups, ToCheck),
     (leaves, ends): (watch::Receiver<bool>, watch::Receiver<bool>),
@@ -62,10 +62,8 @@ pub(super) fn start(
         .name("emberline-admin".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                let listeners: io::Result<Vec<_>> = sockets.into_iter().map(TcpListener::from_std).collect();
-                let listener = match listeners.map(|mut listeners| listeners.pop()) {
-                    Ok(Some(listener)) => listener,
-                    Ok(None) => return,
+                let listener = match TcpListener::from_std(socket) {
+                    Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "cannot listen on the admin port"),
                 };
                 let mut ends = ends;

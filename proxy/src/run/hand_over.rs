@@ -16,8 +16,10 @@ use rustix::{
 /// What the kernel calls a process of this program.
 const NAME: &str = "emberline-proxy";
 
-/// The signal that asks a proxy to hand its listeners over.
-const HAND_OVER: Signal = Signal::USR2;
+/// The number of the signal that asks a proxy to hand its listeners over ([`Proxy::hand_over`](super::Proxy::hand_over)).
+pub const HAND_OVER: i32 = SIGNAL.as_raw();
+
+const SIGNAL: Signal = Signal::USR2;
 
 /// A process that can be asked to hand over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +86,7 @@ impl OtherProcess {
 
     /// Asks it to hand over. One that has ended since it was found has nothing to hand over.
     pub(super) fn ask(&self) -> Result<(), NoProxy> {
-        match kill_process(self.process, HAND_OVER) {
+        match kill_process(self.process, SIGNAL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(refused(self.process.as_raw_nonzero().get(), error)),
         }
@@ -104,7 +106,7 @@ fn catches(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (HAND_OVER.as_raw() - 1)) != 0)
+    mask.is_some_and(|mask| mask & (1 << (HAND_OVER - 1)) != 0)
 }
 
 /// Ports that a process listens on: its sockets among those that the kernel lists as listening (proc_pid_net(5)).

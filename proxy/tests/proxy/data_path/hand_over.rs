@@ -5,7 +5,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,49 +24,19 @@ use super::{
     support::*,
 };
 
-/// Callers that go on until they are told to stop; none of their requests may fail.
-#[derive(Default)]
-struct Load {
-    ends: AtomicBool,
-    answered: [AtomicUsize; KINDS],
-    /// Connections over which a caller was told to connect anew.
-    told: AtomicUsize,
-}
-
 const KINDS: usize = 5;
 
-impl Load {
-    fn goes_on(&self) -> bool {
-        !self.ends.load(Ordering::SeqCst)
-    }
+type Load = super::load::Load<KINDS>;
 
-    fn count(&self, kind: usize) {
-        self.answered[kind].fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn counts(&self) -> [usize; KINDS] {
-        std::array::from_fn(|kind| self.answered[kind].load(Ordering::SeqCst))
-    }
-
-    /// Waits until each kind has had some more answers.
-    async fn moves(&self) {
-        let before = self.counts();
-        eventually("all kinds of callers are answered", || {
-            let now = self.counts();
-            (0..KINDS).all(|kind| now[kind] >= before[kind] + 2)
-        })
-        .await;
-    }
-}
-
-async fn keep_alive(address: SocketAddr, load: Arc<Load>) {
+/// Counts in `told` how often it was told to connect anew.
+async fn keep_alive(address: SocketAddr, load: Arc<Load>, told: Arc<AtomicUsize>) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     while load.goes_on() {
         let (head, _) = ask(&mut stream).await;
         assert_eq!(status(&head), 200, "{head}");
         load.count(0);
         if header(&head, "connection") == Some("close") {
-            load.told.fetch_add(1, Ordering::SeqCst);
+            told.fetch_add(1, Ordering::SeqCst);
             stream = TcpStream::connect(address).await.unwrap();
         }
     }
@@ -126,14 +96,6 @@ async fn echoed(stream: &mut TcpStream) {
     assert_eq!(&back, b"echo");
 }
 
-async fn echoing_bytes() -> SocketAddr {
-    raw_app(|mut stream: TcpStream| async move {
-        let (mut reading, mut writing) = stream.split();
-        let _ = tokio::io::copy(&mut reading, &mut writing).await;
-    })
-    .await
-}
-
 fn take_over(other: &Running) -> String {
     format!("--take-over {}", other.child.id())
 }
@@ -152,8 +114,9 @@ fn a_hundred_hand_overs_under_load_fail_no_request() {
         let folder = tempfile::tempdir().unwrap();
         let mut current = run_with(folder.path(), &text, "", "");
         let (load, mut callers) = (Arc::new(Load::default()), JoinSet::new());
+        let told = Arc::new(AtomicUsize::new(0));
         for _ in 0..3 {
-            callers.spawn(keep_alive(http1, Arc::clone(&load)));
+            callers.spawn(keep_alive(http1, Arc::clone(&load), Arc::clone(&told)));
             callers.spawn(passing(http1, Arc::clone(&load)));
             callers.spawn(streams(http2, Arc::clone(&load)));
             callers.spawn(short_opaque(tcp, Arc::clone(&load)));
@@ -164,10 +127,10 @@ fn a_hundred_hand_overs_under_load_fail_no_request() {
         for _ in 0..100 {
             let next = run_with(folder.path(), &text, "", &take_over(&current));
             leaving.push(std::mem::replace(&mut current, next));
-            load.moves().await;
+            load.moves(KINDS).await;
             echoed(&mut long).await;
         }
-        load.ends.store(true, Ordering::SeqCst);
+        load.end();
         while let Some(caller) = callers.join_next().await {
             caller.unwrap();
         }
@@ -181,7 +144,7 @@ fn a_hundred_hand_overs_under_load_fail_no_request() {
         assert_eq!(exit_code(&mut leaving[0]).await, Some(0));
         let [kept, passed, ..] = load.counts();
         assert_eq!(app.requests(), kept + passed, "each request once");
-        assert!(load.told.load(Ordering::SeqCst) >= 100);
+        assert!(told.load(Ordering::SeqCst) >= 100);
     });
 }
 

@@ -20,6 +20,7 @@ mod hygiene;
 mod identity;
 mod keep_alive;
 mod listeners;
+mod load;
 mod mutual_tls;
 mod names;
 mod outcomes;

@@ -1,14 +1,6 @@
 //! Reloads that change everything they can while callers of every kind go on.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use http_body_util::BodyExt;
@@ -23,39 +15,10 @@ use super::{
     support::*,
 };
 
-/// Callers that go on until they are told to stop, and what they have seen.
-#[derive(Default)]
-struct Load {
-    ends: AtomicBool,
-    /// By kind.
-    answered: [AtomicUsize; KINDS],
-}
-
+/// Kinds of callers; the one that comes and goes is the last.
 const KINDS: usize = 4;
 
-impl Load {
-    fn goes_on(&self) -> bool {
-        !self.ends.load(Ordering::SeqCst)
-    }
-
-    fn count(&self, kind: usize) {
-        self.answered[kind].fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn counts(&self) -> [usize; KINDS] {
-        std::array::from_fn(|kind| self.answered[kind].load(Ordering::SeqCst))
-    }
-
-    /// Waits until each of so many kinds has had some more answers.
-    async fn moves(&self, kinds: usize) {
-        let before = self.counts();
-        eventually("all kinds of callers are answered", || {
-            let now = self.counts();
-            (0..kinds).all(|kind| now[kind] >= before[kind] + 2)
-        })
-        .await;
-    }
-}
+type Load = super::load::Load<KINDS>;
 
 /// A caller whose connection is kept.
 async fn keep_alive(address: SocketAddr, load: Arc<Load>) {
@@ -112,11 +75,7 @@ fn a_hundred_reloads_under_load_lose_no_request() {
     block_on(async {
         let (one, two, echo) = (App::named("one").await, App::named("two").await, echo_http2().await);
         let also_echo = echo_http2().await;
-        let bytes = raw_app(|mut stream: TcpStream| async move {
-            let (mut reading, mut writing) = stream.split();
-            let _ = tokio::io::copy(&mut reading, &mut writing).await;
-        })
-        .await;
+        let bytes = echoing_bytes().await;
         let [http1, http2, tcp, passes, other] = [
             nobody().await,
             nobody().await,
@@ -154,7 +113,7 @@ fn a_hundred_reloads_under_load_lose_no_request() {
             load.moves(if round.is_multiple_of(20) { KINDS } else { KINDS - 1 })
                 .await;
         }
-        load.ends.store(true, Ordering::SeqCst);
+        load.end();
         while let Some(caller) = callers.join_next().await {
             caller.unwrap();
         }
