@@ -121,11 +121,7 @@ fn connections_are_entries_in_text_too_and_a_moved_file_is_begun_anew() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
-        let app = raw_app(|mut stream| async move {
-            let (mut reading, mut writing) = stream.split();
-            let _ = tokio::io::copy(&mut reading, &mut writing).await;
-        })
-        .await;
+        let app = super::tcp::echo().await;
         let proxy = proxy(&yaml(
             "front",
             &format!(

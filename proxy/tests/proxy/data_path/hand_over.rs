@@ -22,6 +22,7 @@ use super::{
     listeners::{ask, echo_http2},
     process::{PROGRAM, Running, exit_code, run_with},
     support::*,
+    tcp,
 };
 
 const KINDS: usize = 5;
@@ -103,7 +104,7 @@ fn take_over(other: &Running) -> String {
 #[test]
 fn a_hundred_hand_overs_under_load_fail_no_request() {
     block_on_within(10 * PATIENCE, async {
-        let (app, echo, bytes) = (App::named("one").await, echo_http2().await, echoing_bytes().await);
+        let (app, echo, bytes) = (App::named("one").await, echo_http2().await, tcp::echo().await);
         let [admin, http1, http2, tcp] = [nobody().await, nobody().await, nobody().await, nobody().await];
         let text = format!(
             "workload: {{service: cart, version: v1}}\nworkers: 2\nadmin: {admin}\nprofiler: {{enabled: false}}\n\
@@ -175,7 +176,7 @@ fn an_idle_connection_outlives_a_hand_over_and_is_left_with_its_next_response() 
 #[test]
 fn a_second_signal_ends_a_process_that_was_handed_over() {
     block_on(async {
-        let bytes = echoing_bytes().await;
+        let bytes = tcp::echo().await;
         let (admin, tcp) = (nobody().await, nobody().await);
         let text = format!(
             "workload: {{service: cart, version: v1}}\nadmin: {admin}\ndrain_seconds: 0\n\

@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     listeners::{Following, ask, echo_http2, inbounds},
     support::*,
+    tcp,
 };
 
 /// Kinds of callers; the one that comes and goes is the last.
@@ -75,7 +76,7 @@ fn a_hundred_reloads_under_load_lose_no_request() {
     block_on(async {
         let (one, two, echo) = (App::named("one").await, App::named("two").await, echo_http2().await);
         let also_echo = echo_http2().await;
-        let bytes = echoing_bytes().await;
+        let bytes = tcp::echo().await;
         let [http1, http2, tcp, passes, other] = [
             nobody().await,
             nobody().await,

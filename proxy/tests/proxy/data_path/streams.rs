@@ -14,7 +14,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::support::*;
+use super::{support::*, tcp::echo};
 
 /// How long a stream of these tests goes on, at least.
 const STREAM: Duration = Duration::from_millis(60);
@@ -129,14 +129,6 @@ fn the_time_that_a_reader_takes_is_not_the_servers() {
 fn window(telemetry: &Telemetry) -> Option<RequestSeries> {
     let windows = telemetry.take_windows(Cut::All);
     windows.into_values().flatten().next()
-}
-
-async fn echo() -> std::net::SocketAddr {
-    raw_app(|mut stream: TcpStream| async move {
-        let (mut reading, mut writing) = stream.split();
-        let _ = tokio::io::copy(&mut reading, &mut writing).await;
-    })
-    .await
 }
 
 async fn ping(stream: &mut TcpStream, bytes: usize) {

@@ -168,15 +168,6 @@ where
     address
 }
 
-/// Sends back every byte.
-pub(crate) async fn echoing_bytes() -> SocketAddr {
-    raw_app(|mut stream: TcpStream| async move {
-        let (mut reading, mut writing) = stream.split();
-        let _ = tokio::io::copy(&mut reading, &mut writing).await;
-    })
-    .await
-}
-
 /// Reads up to the end of a head.
 pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();

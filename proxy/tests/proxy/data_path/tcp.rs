@@ -7,6 +7,7 @@ use tokio::{
 
 use super::support::*;
 
+/// Sends back every byte.
 pub(super) async fn echo() -> std::net::SocketAddr {
     raw_app(|mut stream: TcpStream| async move {
         let (mut reading, mut writing) = stream.split();
