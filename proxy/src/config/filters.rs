@@ -186,7 +186,7 @@ pub struct ExtAuthzConfig {
     /// Over HTTP, put in front of the request's path.
     #[serde(default)]
     pub path_prefix: String,
-    /// Over HTTP, request headers that it is told besides `host` and `authorization`.
+    /// Over HTTP, request headers that it is told besides `host`, `authorization` and `x-forwarded-for`, which is the caller's address.
     #[serde(default)]
     pub request_headers: Vec<String>,
     /// Over HTTP, headers of its answer that replace those of the request.
